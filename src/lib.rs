@@ -1,0 +1,3 @@
+pub mod ambient;
+pub mod crypto;
+pub mod protocol;

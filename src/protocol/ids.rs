@@ -1,0 +1,55 @@
+//! Identifiers as types of their own, so that a session's id cannot be passed for a grant's. Fresh ones are made
+//! from random bytes that the caller brings.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::digest::base64url;
+
+macro_rules! id {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn new(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// From 128 random bits.
+            pub fn from_random(bytes: [u8; 16]) -> Self {
+                Self(base64url(&bytes))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id! {
+    /// `client_id` (RFC 6749 §2.2).
+    ClientId
+}
+id! {
+    /// `sub` of a user: the subject's key in `subjects`, never reused and never shared with a client.
+    UserId
+}
+id! {
+    /// One authorization, from its code to its last refresh: the key of a `grants` row.
+    GrantId
+}
+id! {
+    /// `sid` (OpenID Connect Front-Channel Logout §3): names a session to relying parties, opens nothing.
+    SessionId
+}

@@ -1,0 +1,119 @@
+//! A person as the rules see them.
+
+use serde_json::{Map, Value};
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::ids::UserId;
+use super::time::Timestamp;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct User {
+    pub id: UserId,
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub email_verified: bool,
+    /// Further standard claims (OpenID Connect Core §5.1) by their names.
+    pub claims: Map<String, Value>,
+    pub disabled_at: Option<Timestamp>,
+    pub updated_at: Timestamp,
+}
+
+impl User {
+    pub fn is_active(&self) -> bool {
+        self.disabled_at.is_none()
+    }
+
+    /// What pages call the person.
+    pub fn display_name(&self) -> &str {
+        let name = self.claims.get("name").and_then(Value::as_str);
+        name.or(self.username.as_deref()).or(self.email.as_deref()).unwrap_or(self.id.as_str())
+    }
+}
+
+/// Why a login name cannot be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    #[error("a user name has 1 to 255 characters, without white space, control characters or `@`")]
+    Username,
+    #[error("this is not an e-mail address")]
+    Email,
+}
+
+/// Two spellings of one address compare equal after NFKC and lowercasing.
+pub fn canonical_email(email: &str) -> Result<String, InvalidName> {
+    let folded: String = email.nfkc().collect::<String>().to_lowercase();
+    let (local, domain) = folded.rsplit_once('@').ok_or(InvalidName::Email)?;
+    let bad = |c: char| c.is_whitespace() || c.is_control();
+    let well_formed = !local.is_empty() && !domain.is_empty() && !local.contains('@') && folded.len() <= 254;
+    if well_formed && !folded.chars().any(bad) { Ok(folded) } else { Err(InvalidName::Email) }
+}
+
+/// User names are compared as they are written; they cannot look like an e-mail address.
+pub fn checked_username(username: &str) -> Result<&str, InvalidName> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '@';
+    let well_formed = !username.is_empty() && username.chars().count() <= 255 && !username.chars().any(bad);
+    if well_formed { Ok(username) } else { Err(InvalidName::Username) }
+}
+
+/// What somebody typed into the one field for both: an address where it contains `@`, a user name otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginName {
+    Username(String),
+    Email(String),
+}
+
+impl LoginName {
+    pub fn parse(typed: &str) -> Result<Self, InvalidName> {
+        let typed = typed.trim();
+        if typed.contains('@') {
+            canonical_email(typed).map(Self::Email)
+        } else {
+            checked_username(typed).map(|name| Self::Username(name.to_owned()))
+        }
+    }
+
+    /// The `kind` and `value` of an `identifiers` row.
+    pub fn identifier(&self) -> (&'static str, &str) {
+        match self {
+            Self::Username(name) => ("username", name),
+            Self::Email(email) => ("email", email),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_compare_after_nfkc_and_lowercasing() {
+        for (typed, expected) in [
+            ("Alice@Example.COM", Some("alice@example.com")),
+            ("ａｌｉｃｅ@example.com", Some("alice@example.com")),
+            ("a b@example.com", None),
+            ("a\u{a0}b@example.com", None),
+            ("@example.com", None),
+            ("alice@", None),
+            ("a@b@c", None),
+            ("alice", None),
+            ("alice@example.com\n", None),
+        ] {
+            assert_eq!(canonical_email(typed).ok().as_deref(), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn one_field_takes_both_kinds_of_name() {
+        for (typed, expected) in [
+            ("alice", Some(("username", "alice"))),
+            (" Alice ", Some(("username", "Alice"))),
+            ("Alice@Example.com", Some(("email", "alice@example.com"))),
+            ("", None),
+            ("a b", None),
+            ("a\u{0}", None),
+        ] {
+            let parsed = LoginName::parse(typed).ok();
+            assert_eq!(parsed.as_ref().map(LoginName::identifier), expected, "{typed:?}");
+        }
+    }
+}
