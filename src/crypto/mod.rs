@@ -4,5 +4,6 @@
 pub mod digest;
 pub mod jws;
 pub mod password;
+pub mod refresh;
 pub mod seal;
 pub mod secret;

@@ -31,7 +31,7 @@ macro_rules! wire_enum {
 
         impl std::str::FromStr for $name {
             type Err = ();
-            fn from_str(text: &str) -> Result<Self, ()> {
+            fn from_str(text: &str) -> std::result::Result<Self, ()> {
                 match text { $($wire => Ok(Self::$variant),)+ _ => Err(()) }
             }
         }
@@ -178,6 +178,13 @@ impl ClientMetadata {
     /// A client that holds no secret and so cannot authenticate (RFC 6749 §2.1).
     pub fn is_public(&self) -> bool {
         self.token_endpoint_auth_method == Some(AuthMethod::None)
+    }
+
+    /// Origins (RFC 6454) that the client's pages have: `allowed_origins`, and those of its web redirect URIs.
+    pub fn origins(&self) -> Vec<String> {
+        let redirects = self.redirect_uris.iter().filter_map(|uri| url::Url::parse(uri).ok());
+        let web = redirects.map(|url| url.origin()).filter(url::Origin::is_tuple).map(|origin| origin.ascii_serialization());
+        web.chain(self.allowed_origins.iter().cloned()).collect()
     }
 
     pub fn allows(&self, grant_type: GrantType) -> bool {

@@ -1,6 +1,7 @@
 //! What this provider does, as one value: validators read it, and the discovery documents (OpenID Connect
 //! Discovery §3, RFC 8414 §2) are printed from it, so that nothing is advertised that is not enforced.
 
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::claims;
@@ -34,9 +35,11 @@ pub const RESPONSE_TYPE_CODE: &str = "code";
 pub const ACR_PASSWORD: &str = "urn:keyward:acr:password";
 
 /// A protected resource that tokens may be made for (RFC 8707).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Resource {
     pub uri: String,
+    #[serde(deserialize_with = "scope_list")]
     pub scopes: ScopeSet,
     /// `None`: the client's choice, or the default.
     pub access_token_signing_alg: Option<SigningAlg>,
@@ -45,14 +48,16 @@ pub struct Resource {
 }
 
 /// A scope of a resource beside the standard ones.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeclaredScope {
     pub name: String,
     pub description: Option<String>,
 }
 
 /// Lifetimes that a client may override.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TokenDefaults {
     pub access_token_ttl: Span,
     pub id_token_ttl: Span,
@@ -62,13 +67,17 @@ pub struct TokenDefaults {
     pub refresh_token_rotation: RefreshTokenRotation,
 }
 
+/// The configuration writes scopes as a list.
+fn scope_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ScopeSet, D::Error> {
+    Ok(Vec::<String>::deserialize(deserializer)?.into_iter().collect())
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     pub issuer: String,
     pub scopes: Vec<DeclaredScope>,
     pub resources: Vec<Resource>,
     pub tokens: TokenDefaults,
-    pub service_documentation: Option<String>,
     pub op_policy_uri: Option<String>,
     pub op_tos_uri: Option<String>,
 }
@@ -198,7 +207,6 @@ impl Metadata {
         });
         if let Value::Object(members) = &mut document {
             let optional = [
-                ("service_documentation", &self.service_documentation),
                 ("op_policy_uri", &self.op_policy_uri),
                 ("op_tos_uri", &self.op_tos_uri),
             ];
@@ -248,7 +256,6 @@ pub(crate) mod tests {
                 refresh_retry_window: Span::from_secs(60),
                 refresh_token_rotation: RefreshTokenRotation::Auto,
             },
-            service_documentation: None,
             op_policy_uri: None,
             op_tos_uri: None,
         }

@@ -1,0 +1,35 @@
+//! Writes audit events with a fresh id and the time.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+
+use crate::ambient::random_token;
+use crate::app::App;
+use crate::protocol::ids::{ClientId, UserId};
+use crate::store::Result;
+use crate::store::events::{Event, EventKind};
+
+/// Whom and what an event is about.
+#[derive(Clone, Debug, Default)]
+pub struct About<'a> {
+    pub user_id: Option<&'a UserId>,
+    pub client_id: Option<&'a ClientId>,
+    pub address: Option<IpAddr>,
+    /// Further facts by name; never a secret.
+    pub detail: &'a [(&'static str, &'a str)],
+}
+
+pub async fn record(app: &App, kind: EventKind, about: About<'_>) -> Result<()> {
+    let detail = about.detail.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
+    let event = Event {
+        id: random_token::<16>(app.rng.as_ref()),
+        at: app.now(),
+        kind,
+        user_id: about.user_id.cloned(),
+        client_id: about.client_id.cloned(),
+        address: about.address.map(|address| address.to_string()),
+        detail: detail.collect::<Map<_, _>>(),
+    };
+    app.store.record_event(event).await
+}

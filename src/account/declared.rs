@@ -1,0 +1,147 @@
+//! People and clients: made by hand, or as the configuration file declares them.
+
+use serde_json::{Map, Value};
+
+use crate::ambient::{random_bytes, random_token};
+use crate::app::App;
+use crate::crypto::digest::{base64url, sha256};
+use crate::crypto::password::MAX_PASSWORD_BYTES;
+use crate::crypto::secret::Secret;
+use crate::protocol::claims::is_settable;
+use crate::protocol::client::ClientMetadata;
+use crate::protocol::ids::{ClientId, UserId};
+use crate::protocol::registration;
+use crate::protocol::user::{InvalidName, LoginName, canonical_email, checked_username};
+use crate::store::StoreError;
+use crate::store::clients::DeclaredClient;
+use crate::store::users::{Created, NewUser, REALM_DIRECT};
+
+/// Why a person or client cannot be made; each names what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error("a user needs a username or an email")]
+    Nameless,
+    #[error("the username `{0}` is taken")]
+    UsernameTaken(String),
+    #[error("the email `{0}` is taken")]
+    EmailTaken(String),
+    #[error("`{0}` is not a standard claim that can be set")]
+    UnknownClaim(String),
+    #[error("the password must have at least {0} characters")]
+    PasswordTooShort(u32),
+    #[error("the password has more than {MAX_PASSWORD_BYTES} bytes")]
+    PasswordTooLong,
+    #[error("the password could not be hashed: {0}")]
+    Hash(String),
+    #[error("client `{client_id}`: {}", problems.join("; "))]
+    Client { client_id: String, problems: Vec<String> },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A person to make.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub email_verified: bool,
+    pub claims: Map<String, Value>,
+}
+
+/// A 256-bit secret for a client, of characters that no encoding changes.
+pub fn new_client_secret(app: &App) -> Secret<String> {
+    Secret::new(random_token::<32>(app.rng.as_ref()))
+}
+
+/// Creates a person of the direct realm.
+pub async fn create_user(app: &App, profile: Profile, password: Option<Secret<String>>) -> Result<UserId, AccountError> {
+    let username = profile.username.as_deref().map(checked_username).transpose()?.map(str::to_owned);
+    let email = profile.email.as_deref().map(canonical_email).transpose()?;
+    if username.is_none() && email.is_none() {
+        return Err(AccountError::Nameless);
+    }
+    if let Some(name) = profile.claims.keys().find(|name| !is_settable(name)) {
+        return Err(AccountError::UnknownClaim(name.clone()));
+    }
+    let password_hash = match password {
+        None => None,
+        Some(password) => Some(hash_new_password(app, password).await?),
+    };
+    let id = UserId::from_random(random_bytes(app.rng.as_ref()));
+    let user = NewUser {
+        id: id.clone(),
+        username: username.clone(),
+        email: email.clone(),
+        email_verified: profile.email_verified,
+        claims: profile.claims,
+        password_hash,
+    };
+    match app.store.create_user(user, app.now()).await? {
+        Created::Yes => Ok(id),
+        Created::UsernameTaken => Err(AccountError::UsernameTaken(username.unwrap_or_default())),
+        Created::EmailTaken => Err(AccountError::EmailTaken(email.unwrap_or_default())),
+    }
+}
+
+/// Checks a password against the policy and hashes it.
+pub async fn hash_new_password(app: &App, password: Secret<String>) -> Result<Secret<String>, AccountError> {
+    let min = app.config.passwords.min_length;
+    if password.expose().chars().count() < min as usize {
+        return Err(AccountError::PasswordTooShort(min));
+    }
+    if password.expose().len() > MAX_PASSWORD_BYTES {
+        return Err(AccountError::PasswordTooLong);
+    }
+    let hashed = app.passwords.hash(password, random_bytes(app.rng.as_ref())).await;
+    let hashed = hashed.map_err(|_| AccountError::Hash("the machine is overloaded; try again".to_owned()))?;
+    hashed.map_err(|error| AccountError::Hash(error.to_string()))
+}
+
+/// Whether metadata may be registered under this id.
+pub fn check_client(app: &App, client_id: &str, metadata: &ClientMetadata, has_secret: bool) -> Result<(), AccountError> {
+    let mut problems = registration::problems(metadata, &app.metadata);
+    match (metadata.is_public(), has_secret) {
+        (true, true) => problems.push("client_secret: a client with token_endpoint_auth_method none has no secret".to_owned()),
+        (false, false) => problems.push("client_secret: needed unless token_endpoint_auth_method is none".to_owned()),
+        _ => {}
+    }
+    if problems.is_empty() { Ok(()) } else { Err(AccountError::Client { client_id: client_id.to_owned(), problems }) }
+}
+
+/// Brings the declared clients and users into the store.
+pub async fn sync(app: &App) -> Result<(), AccountError> {
+    let mut declared = Vec::new();
+    for client in &app.config.clients {
+        check_client(app, &client.client_id, &client.metadata, client.client_secret.is_some())?;
+        let secret_sha256 = client.client_secret.as_ref().map(|secret| base64url(&sha256(secret.expose().as_bytes())));
+        let id = ClientId::new(client.client_id.as_str());
+        declared.push(DeclaredClient { id, metadata: client.metadata.clone(), secret_sha256 });
+    }
+    for gone in app.store.sync_declared_clients(declared, app.now()).await? {
+        tracing::warn!(client_id = %gone, "this client is no longer declared and was disabled");
+    }
+    for user in &app.config.users {
+        let names = [user.username.as_deref(), user.email.as_deref()];
+        let mut known = false;
+        for name in names.into_iter().flatten() {
+            known |= app.store.user_by_login(REALM_DIRECT, &LoginName::parse(name)?).await?.is_some();
+        }
+        // Created when absent: what a person changed since is theirs.
+        if !known {
+            let profile = Profile {
+                username: user.username.clone(),
+                email: user.email.clone(),
+                email_verified: user.email_verified,
+                claims: user.claims.clone(),
+            };
+            match create_user(app, profile, user.password.clone()).await {
+                // Another process that starts at the same time was faster.
+                Ok(_) | Err(AccountError::UsernameTaken(_) | AccountError::EmailTaken(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}

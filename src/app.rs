@@ -1,0 +1,45 @@
+//! Everything a request may need, in one bag without behaviour of its own.
+
+use crate::ambient::{SharedClock, SharedRng, random_bytes};
+use crate::config::Config;
+use crate::keys::Keyring;
+use crate::limit::Limiter;
+use crate::passwords::Hasher;
+use crate::protocol::metadata::Metadata;
+use crate::protocol::time::Timestamp;
+use crate::store::Store;
+
+pub struct App {
+    pub config: Config,
+    /// What we do, and so what we advertise.
+    pub metadata: Metadata,
+    pub clock: SharedClock,
+    pub rng: SharedRng,
+    pub store: Store,
+    pub keys: Keyring,
+    pub limits: Limiter,
+    pub passwords: Hasher,
+}
+
+impl App {
+    /// Opens the store and the keyring, making what an empty database lacks.
+    pub async fn open(config: Config, clock: SharedClock, rng: SharedRng) -> anyhow::Result<Self> {
+        let store = Store::open(&config.database_url).await?;
+        let keys = Keyring::open(&store, &config.key_source, rng.as_ref(), clock.now()).await?;
+        let metadata = Metadata {
+            issuer: config.issuer.as_str().to_owned(),
+            scopes: config.scopes.clone(),
+            resources: config.resources.clone(),
+            tokens: config.tokens.clone(),
+            op_policy_uri: config.brand.privacy_uri.clone(),
+            op_tos_uri: config.brand.terms_uri.clone(),
+        };
+        let limits = Limiter::new(store.clone(), keys.server.limits, config.rate_limits.login);
+        let passwords = Hasher::new(&config.passwords, &random_bytes(rng.as_ref()))?;
+        Ok(Self { config, metadata, clock, rng, store, keys, limits, passwords })
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,314 @@
+//! `keyward client`: apps that are made by hand. Those of the configuration file are changed there.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::output::{self, Format};
+use crate::account::declared::{check_client, new_client_secret};
+use crate::ambient::random_token;
+use crate::app::App;
+use crate::protocol::client::{Client, ClientMetadata};
+use crate::protocol::client_auth::StoredSecret;
+use crate::protocol::ids::ClientId;
+use crate::protocol::time::{Span, Timestamp};
+use crate::store::StoreError;
+use crate::store::clients::ClientRecord;
+
+#[derive(Subcommand)]
+pub enum ClientCommand {
+    /// Register an app; prints its secret once.
+    Create {
+        /// Chosen at random where it is not given.
+        #[arg(long)]
+        client_id: Option<String>,
+        #[command(flatten)]
+        metadata: MetadataArgs,
+    },
+    /// List all apps.
+    List,
+    /// Show one app.
+    Show { client_id: String },
+    /// Change what is given; everything else stays.
+    Update {
+        client_id: String,
+        #[command(flatten)]
+        metadata: MetadataArgs,
+        /// Switch the app off, or on again.
+        #[arg(long, value_name = "BOOL")]
+        disabled: Option<bool>,
+    },
+    /// Make a new secret; the old ones live for the overlap.
+    RotateSecret {
+        client_id: String,
+        /// How long the old secrets stay valid.
+        #[arg(long, default_value = "1d")]
+        overlap: Span,
+    },
+    /// Forget an app with all its grants and consents.
+    Delete {
+        client_id: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Metadata in the names of RFC 7591.
+#[derive(Args)]
+pub struct MetadataArgs {
+    /// JSON with any of the metadata (`-`: standard input); flags win over it.
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    #[arg(long)]
+    client_name: Option<String>,
+    /// May be repeated.
+    #[arg(long = "redirect-uri", alias = "redirect-uris", value_name = "URI")]
+    redirect_uris: Vec<String>,
+    /// May be repeated.
+    #[arg(long = "post-logout-redirect-uri", alias = "post-logout-redirect-uris", value_name = "URI")]
+    post_logout_redirect_uris: Vec<String>,
+    /// May be repeated: authorization_code, refresh_token, client_credentials.
+    #[arg(long = "grant-type", alias = "grant-types", value_name = "GRANT")]
+    grant_types: Vec<String>,
+    /// client_secret_basic, client_secret_post or none (a public client).
+    #[arg(long)]
+    token_endpoint_auth_method: Option<String>,
+    /// Space-separated.
+    #[arg(long)]
+    scope: Option<String>,
+    #[arg(long)]
+    client_uri: Option<String>,
+    #[arg(long)]
+    logo_uri: Option<String>,
+    #[arg(long)]
+    policy_uri: Option<String>,
+    #[arg(long)]
+    tos_uri: Option<String>,
+    /// May be repeated.
+    #[arg(long = "contact", alias = "contacts")]
+    contacts: Vec<String>,
+    /// Skip the consent page.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    first_party: Option<bool>,
+    /// userinfo, or scopes to put the scopes' claims into the ID token as well.
+    #[arg(long)]
+    id_token_claims: Option<String>,
+    #[arg(long)]
+    id_token_signed_response_alg: Option<String>,
+    #[arg(long)]
+    access_token_signed_response_alg: Option<String>,
+    #[arg(long)]
+    default_max_age: Option<u32>,
+    #[arg(long)]
+    access_token_ttl: Option<String>,
+    #[arg(long)]
+    id_token_ttl: Option<String>,
+    #[arg(long)]
+    refresh_token_ttl: Option<String>,
+    #[arg(long)]
+    refresh_idle_ttl: Option<String>,
+    /// auto, always or never.
+    #[arg(long)]
+    refresh_token_rotation: Option<String>,
+    /// own, or any for a trusted resource server.
+    #[arg(long)]
+    introspection: Option<String>,
+    /// May be repeated.
+    #[arg(long = "allowed-origin", alias = "allowed-origins", value_name = "ORIGIN")]
+    allowed_origins: Vec<String>,
+}
+
+impl MetadataArgs {
+    /// The members that were given, by name.
+    fn members(self) -> anyhow::Result<Map<String, Value>> {
+        let mut members = match &self.metadata_file {
+            None => Map::new(),
+            Some(path) => read_json(path)?,
+        };
+        for (name, list) in [
+            ("redirect_uris", self.redirect_uris),
+            ("post_logout_redirect_uris", self.post_logout_redirect_uris),
+            ("grant_types", self.grant_types),
+            ("contacts", self.contacts),
+            ("allowed_origins", self.allowed_origins),
+        ] {
+            if !list.is_empty() {
+                members.insert(name.to_owned(), json!(list));
+            }
+        }
+        for (name, value) in [
+            ("client_name", self.client_name),
+            ("token_endpoint_auth_method", self.token_endpoint_auth_method),
+            ("scope", self.scope),
+            ("client_uri", self.client_uri),
+            ("logo_uri", self.logo_uri),
+            ("policy_uri", self.policy_uri),
+            ("tos_uri", self.tos_uri),
+            ("id_token_claims", self.id_token_claims),
+            ("id_token_signed_response_alg", self.id_token_signed_response_alg),
+            ("access_token_signed_response_alg", self.access_token_signed_response_alg),
+            ("access_token_ttl", self.access_token_ttl),
+            ("id_token_ttl", self.id_token_ttl),
+            ("refresh_token_ttl", self.refresh_token_ttl),
+            ("refresh_idle_ttl", self.refresh_idle_ttl),
+            ("refresh_token_rotation", self.refresh_token_rotation),
+            ("introspection", self.introspection),
+        ] {
+            if let Some(value) = value {
+                members.insert(name.to_owned(), value.into());
+            }
+        }
+        if let Some(first_party) = self.first_party {
+            members.insert("first_party".to_owned(), first_party.into());
+        }
+        if let Some(max_age) = self.default_max_age {
+            members.insert("default_max_age".to_owned(), max_age.into());
+        }
+        Ok(members)
+    }
+
+    /// `before` with the given members replaced.
+    fn apply(self, before: &ClientMetadata) -> anyhow::Result<ClientMetadata> {
+        let mut members = match serde_json::to_value(before)? {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        };
+        members.extend(self.members()?);
+        serde_json::from_value(Value::Object(members)).context("client metadata")
+    }
+}
+
+fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)?;
+    } else {
+        text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    }
+    serde_json::from_str(&text).with_context(|| format!("{} is not a JSON object", path.display()))
+}
+
+pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::Result<()> {
+    match command {
+        ClientCommand::Create { client_id, metadata } => create(app, format, client_id, metadata).await,
+        ClientCommand::List => {
+            let items: Vec<Value> = app.store.clients().await?.iter().map(describe).collect();
+            output::list(format, &["client_id", "client_name", "grant_types", "scope", "status"], &items);
+            Ok(())
+        }
+        ClientCommand::Show { client_id } => {
+            output::object(format, &describe(&find(app, &client_id).await?));
+            Ok(())
+        }
+        ClientCommand::Update { client_id, metadata, disabled } => update(app, format, &client_id, metadata, disabled).await,
+        ClientCommand::RotateSecret { client_id, overlap } => rotate_secret(app, format, &client_id, overlap).await,
+        ClientCommand::Delete { client_id, yes } => {
+            let record = by_hand(find(app, &client_id).await?)?;
+            super::confirm(&format!("Delete client {client_id} with all its grants and consents?"), yes)?;
+            app.store.delete_client(record.client.id).await?;
+            println!("deleted {client_id}; its id stays taken");
+            Ok(())
+        }
+    }
+}
+
+async fn create(app: &App, format: Format, client_id: Option<String>, metadata: MetadataArgs) -> anyhow::Result<()> {
+    let metadata = metadata.apply(&ClientMetadata::default())?;
+    let client_id = client_id.unwrap_or_else(|| random_token::<12>(app.rng.as_ref()));
+    let visible = client_id.bytes().all(|b| b.is_ascii_graphic());
+    ensure!(visible && !client_id.is_empty(), "a client_id is made of visible ASCII characters");
+    let secret = (!metadata.is_public()).then(|| new_client_secret(app));
+    check_client(app, &client_id, &metadata, secret.is_some())?;
+    let now = app.now();
+    let record = ClientRecord {
+        client: Client { id: ClientId::new(client_id.as_str()), metadata, disabled_at: None },
+        secrets: secret.iter().map(|secret| StoredSecret::of(secret.expose(), now)).collect(),
+        declared: false,
+        created_at: now,
+    };
+    let mut shown = describe(&record);
+    match app.store.create_client(record).await {
+        Err(StoreError::Conflict(_)) => bail!("the id `{client_id}` is taken; ids are never given twice"),
+        other => other?,
+    }
+    if let (Value::Object(members), Some(secret)) = (&mut shown, &secret) {
+        members.insert("client_secret".to_owned(), secret.expose().as_str().into());
+    }
+    output::object(format, &shown);
+    Ok(())
+}
+
+async fn update(
+    app: &App,
+    format: Format,
+    client_id: &str,
+    metadata: MetadataArgs,
+    disabled: Option<bool>,
+) -> anyhow::Result<()> {
+    let mut record = by_hand(find(app, client_id).await?)?;
+    record.client.metadata = metadata.apply(&record.client.metadata)?;
+    if let Some(disabled) = disabled {
+        record.client.disabled_at = disabled.then(|| record.client.disabled_at.unwrap_or_else(|| app.now()));
+    }
+    if record.client.metadata.is_public() {
+        record.secrets.clear();
+    }
+    check_client(app, client_id, &record.client.metadata, !record.secrets.is_empty())?;
+    let shown = describe(&record);
+    app.store.update_client(record, app.now()).await?;
+    output::object(format, &shown);
+    Ok(())
+}
+
+async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span) -> anyhow::Result<()> {
+    let mut record = by_hand(find(app, client_id).await?)?;
+    ensure!(!record.client.metadata.is_public(), "`{client_id}` is a public client and has no secret");
+    let now = app.now();
+    let end = now + overlap;
+    for old in &mut record.secrets {
+        old.expires_at = Some(old.expires_at.map_or(end, |before| before.min(end)));
+    }
+    record.secrets.retain(|old| old.expires_at.is_some_and(|at| at > now));
+    let secret = new_client_secret(app);
+    record.secrets.push(StoredSecret::of(secret.expose(), now));
+    app.store.update_client(record, now).await?;
+    let old_until = (overlap > Span::ZERO).then(|| output::time(end));
+    let shown = json!({ "client_id": client_id, "client_secret": secret.expose(), "old_secrets_valid_until": old_until });
+    output::object(format, &shown);
+    Ok(())
+}
+
+async fn find(app: &App, client_id: &str) -> anyhow::Result<ClientRecord> {
+    let record = app.store.client(&ClientId::new(client_id)).await?;
+    let record = record.with_context(|| format!("there is no client `{client_id}`; `keyward client list` shows all"))?;
+    Ok(record.as_ref().clone())
+}
+
+fn by_hand(record: ClientRecord) -> anyhow::Result<ClientRecord> {
+    ensure!(!record.declared, "`{}` is declared in the configuration file; change it there", record.client.id);
+    Ok(record)
+}
+
+/// Everything that may be shown: no secret, nor its hash.
+fn describe(record: &ClientRecord) -> Value {
+    let mut members = Map::new();
+    members.insert("client_id".to_owned(), record.client.id.as_str().into());
+    if let Ok(Value::Object(metadata)) = serde_json::to_value(&record.client.metadata) {
+        members.extend(metadata);
+    }
+    let status = if record.client.is_enabled() { "enabled" } else { "disabled" };
+    members.insert("status".to_owned(), status.into());
+    members.insert("declared".to_owned(), record.declared.into());
+    members.insert("secrets".to_owned(), json!(record.secrets.iter().map(secret_state).collect::<Vec<_>>()));
+    members.insert("created_at".to_owned(), output::time(record.created_at).into());
+    Value::Object(members)
+}
+
+fn secret_state(secret: &StoredSecret) -> String {
+    let until = |at: Timestamp| format!("valid until {}", output::time(at));
+    secret.expires_at.map_or_else(|| format!("made {}", output::time(secret.created_at)), until)
+}

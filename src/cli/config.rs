@@ -1,0 +1,33 @@
+//! `keyward config`: what the configuration says, and a template for one.
+
+use clap::Subcommand;
+
+use crate::config::{Sources, dump, load, reference, template};
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Say what is wrong with the configuration, if anything.
+    Check,
+    /// Print the merged configuration, secrets redacted.
+    Dump,
+    /// Print a commented template.
+    Generate,
+    /// Print the reference page of all settings.
+    Reference,
+}
+
+pub fn run(command: &ConfigCommand, sources: &Sources) -> anyhow::Result<()> {
+    match command {
+        ConfigCommand::Check => {
+            let loaded = load(sources.clone())?;
+            for warning in &loaded.warnings {
+                eprintln!("keyward: warning: {warning}");
+            }
+            println!("the configuration is valid");
+        }
+        ConfigCommand::Dump => print!("{}", dump(sources)?),
+        ConfigCommand::Generate => print!("{}", template()),
+        ConfigCommand::Reference => print!("{}", reference()),
+    }
+    Ok(())
+}

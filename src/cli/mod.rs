@@ -1,0 +1,152 @@
+//! The command line: one file a command. `main` parses and reports, the commands return errors that say what to do.
+
+mod client;
+mod config;
+mod dev;
+mod migrate;
+mod output;
+mod serve;
+mod user;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::ambient::{SystemClock, SystemRng};
+use crate::app::App;
+use crate::config::{Config, Sources};
+use output::Format;
+
+/// An OpenID Connect provider in one binary.
+#[derive(Parser)]
+#[command(name = "keyward", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// A configuration file; may be repeated, later files win. Default: keyward.toml, where it exists.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Sets one setting for this run, like --set tokens.access_token_ttl=5m.
+    #[arg(long, global = true, value_name = "SETTING=VALUE", value_parser = parse_setting)]
+    set: Vec<(String, String)>,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the provider.
+    Serve,
+    /// Run the provider with a demo app, demo credentials and nothing to set up.
+    Dev(dev::DevArgs),
+    /// Check, show or write the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Bring the database up to date without serving.
+    Migrate,
+    /// Apps that people sign in to.
+    #[command(subcommand)]
+    Client(client::ClientCommand),
+    /// People.
+    #[command(subcommand)]
+    User(user::UserCommand),
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as SETTING=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Parses and runs; the exit code is 0, or 1 after an error on standard error, or 2 for a command line that makes
+/// no sense.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into()),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("keyward: {error:#}");
+    ExitCode::FAILURE
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let global = cli.global;
+    match cli.command {
+        Command::Serve => serve::run(load(&global)?).await,
+        Command::Dev(args) => dev::run(args, &global).await,
+        Command::Config(command) => config::run(&command, &sources(&global)),
+        Command::Migrate => migrate::run(load(&global)?).await,
+        Command::Client(command) => client::run(command, &open(&global).await?, global.output).await,
+        Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
+    }
+}
+
+fn sources(global: &Global) -> Sources {
+    let mut files = global.config.clone();
+    let default = PathBuf::from("keyward.toml");
+    if files.is_empty() && default.exists() {
+        files.push(default);
+    }
+    Sources { files, env: std::env::vars().collect(), flags: global.set.clone() }
+}
+
+fn load(global: &Global) -> anyhow::Result<Config> {
+    load_from(&sources(global))
+}
+
+fn load_from(sources: &Sources) -> anyhow::Result<Config> {
+    let loaded = crate::config::load(sources.clone())?;
+    for warning in &loaded.warnings {
+        eprintln!("keyward: warning: {warning}");
+    }
+    Ok(loaded.config)
+}
+
+/// The app for a command that works on the database and ends.
+async fn open(global: &Global) -> anyhow::Result<App> {
+    open_config(load(global)?).await
+}
+
+async fn open_config(config: Config) -> anyhow::Result<App> {
+    App::open(config, Arc::new(SystemClock), Arc::new(SystemRng)).await
+}
+
+/// A secret from standard input: the first line, without its end.
+fn secret_from_stdin(what: &str) -> anyhow::Result<crate::crypto::secret::Secret<String>> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).with_context(|| format!("reading {what} from standard input"))?;
+    let secret = line.trim_end_matches(['\r', '\n']).to_owned();
+    anyhow::ensure!(!secret.is_empty(), "{what} on standard input is empty");
+    Ok(crate::crypto::secret::Secret::new(secret))
+}
+
+/// Asks before something cannot be undone; without a terminal, or with `--yes`, it goes on.
+fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
+    use std::io::{IsTerminal as _, Write as _};
+    if yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "not done");
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Results for people (a table) and for programs (JSON).
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+/// One thing: its members one a line, or a JSON object.
+pub fn object(format: Format, value: &Value) {
+    match (format, value) {
+        (Format::Table, Value::Object(members)) => {
+            let width = members.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+            for (name, value) in members {
+                println!("{name:width$}  {}", cell(value));
+            }
+        }
+        _ => println!("{value:#}"),
+    }
+}
+
+/// Several things of one kind: a table with these columns, or a JSON array of all members.
+pub fn list(format: Format, columns: &[&str], items: &[Value]) {
+    if format == Format::Json {
+        println!("{:#}", Value::Array(items.to_vec()));
+        return;
+    }
+    let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|name| cell(&item[*name])).collect()).collect();
+    let widths: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, name)| rows.iter().map(|row| row[at].chars().count()).chain([name.chars().count()]).max().unwrap_or(0))
+        .collect();
+    let line = |cells: &[String]| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        println!("{}", padded.join("  ").trim_end());
+    };
+    line(&columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// Epoch milliseconds as RFC 3339 in UTC.
+pub fn time(at: crate::protocol::time::Timestamp) -> String {
+    use time::format_description::well_known::Rfc3339;
+    let nanos = i128::from(at.millis()) * 1_000_000;
+    let formatted = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|at| at.format(&Rfc3339).ok());
+    formatted.unwrap_or_else(|| at.millis().to_string())
+}

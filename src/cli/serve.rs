@@ -1,0 +1,74 @@
+//! `keyward serve`: the provider in production.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing_subscriber::EnvFilter;
+
+use crate::account::declared;
+use crate::app::App;
+use crate::config::{Config, LogFormat};
+use crate::http::serve::Bound;
+use crate::http::{Web, router};
+use crate::jobs;
+
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    start_logging(&config)?;
+    let app = Arc::new(super::open_config(config).await?);
+    let mut listeners = Vec::new();
+    for listen in &app.config.listen {
+        listeners.push(Bound::bind(listen).await?);
+    }
+    let web = Web::new(Arc::clone(&app), false)?;
+    let routes = router(&web);
+    let services = listeners.into_iter().map(|bound| (bound, routes.clone())).collect();
+    run_services(&app, services).await
+}
+
+/// Serves until SIGTERM or SIGINT, then lets requests in flight finish.
+pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Router)>) -> anyhow::Result<()> {
+    declared::sync(app).await?;
+    let (stop, stopped) = watch::channel(false);
+    jobs::start(app, &stopped);
+    let mut tasks = JoinSet::new();
+    for (bound, routes) in services {
+        if let Some(address) = bound.address() {
+            tracing::info!(%address, issuer = %app.metadata.issuer, "listening");
+        }
+        tasks.spawn(bound.serve(routes, stopped.clone()));
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut failed = None;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        Some(ended) = tasks.join_next() => failed = Some(ended),
+    }
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a listener")??;
+    }
+    app.store.close().await;
+    match failed {
+        None => Ok(()),
+        Some(ended) => Ok(ended.context("a listener")??),
+    }
+}
+
+/// Starts the log on standard error. `KEYWARD_LOG` overrides `log.level`.
+pub fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let directives = std::env::var("KEYWARD_LOG").unwrap_or_else(|_| config.log.level.clone());
+    let filter = EnvFilter::try_new(&directives).with_context(|| format!("log level `{directives}`"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Pretty => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! `keyward user`: people of the direct realm.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use super::output::{self, Format};
+use crate::account::declared::{Profile, create_user, hash_new_password};
+use crate::app::App;
+use crate::crypto::secret::Secret;
+use crate::protocol::ids::UserId;
+use crate::protocol::user::{LoginName, User};
+use crate::store::users::REALM_DIRECT;
+
+#[derive(Subcommand)]
+pub enum UserCommand {
+    /// Create a person.
+    Create {
+        #[arg(long)]
+        username: Option<String>,
+        #[arg(long)]
+        email: Option<String>,
+        /// The address is known to be theirs.
+        #[arg(long)]
+        email_verified: bool,
+        #[arg(long)]
+        name: Option<String>,
+        /// Another standard claim, like --claim locale=nb; may be repeated.
+        #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = super::parse_setting)]
+        claims: Vec<(String, String)>,
+        /// Read the password from the first line of standard input.
+        #[arg(long, conflicts_with = "password_file")]
+        password_stdin: bool,
+        /// Read the password from a file.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// List people in the order they were created.
+    List {
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: i64,
+        /// Begin after the person with this id.
+        #[arg(long)]
+        after: Option<String>,
+    },
+    /// Show one person.
+    Show { name_or_id: String },
+    /// Set a password; signs the person out everywhere.
+    SetPassword {
+        name_or_id: String,
+        /// Read the password from a file instead of standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// Read the password from standard input (the default).
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Switch a person's account off; signs them out everywhere.
+    Disable { name_or_id: String },
+    /// Switch it on again.
+    Enable { name_or_id: String },
+    /// Forget a person with everything that is theirs.
+    Delete {
+        name_or_id: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Result<()> {
+    match command {
+        UserCommand::Create { username, email, email_verified, name, claims, password_stdin, password_file } => {
+            let mut members: Map<String, Value> = claims.into_iter().map(|(name, value)| (name, claim(value))).collect();
+            if let Some(name) = name {
+                members.insert("name".to_owned(), name.into());
+            }
+            let password = match (password_stdin, password_file) {
+                (true, _) => Some(super::secret_from_stdin("the password")?),
+                (false, Some(path)) => Some(secret_from_file(&path)?),
+                (false, None) => None,
+            };
+            let profile = Profile { username, email, email_verified, claims: members };
+            let id = create_user(app, profile, password).await?;
+            show(app, format, &id).await
+        }
+        UserCommand::List { limit, after } => {
+            let after = after.map(UserId::new);
+            let items: Vec<Value> = app.store.users(after.as_ref(), limit).await?.iter().map(describe).collect();
+            output::list(format, &["id", "username", "email", "name", "status"], &items);
+            Ok(())
+        }
+        UserCommand::Show { name_or_id } => {
+            output::object(format, &describe(&find(app, &name_or_id).await?));
+            Ok(())
+        }
+        UserCommand::SetPassword { name_or_id, password_file, password_stdin: _ } => {
+            let user = find(app, &name_or_id).await?;
+            let password = match password_file {
+                Some(path) => secret_from_file(&path)?,
+                None => super::secret_from_stdin("the password")?,
+            };
+            let hash = hash_new_password(app, password).await?;
+            app.store.set_password(user.id, hash, app.now()).await?;
+            println!("the password was set; {name_or_id} is signed out everywhere");
+            Ok(())
+        }
+        UserCommand::Disable { name_or_id } => {
+            let user = find(app, &name_or_id).await?;
+            app.store.set_user_disabled(user.id.clone(), Some(app.now()), app.now()).await?;
+            show(app, format, &user.id).await
+        }
+        UserCommand::Enable { name_or_id } => {
+            let user = find(app, &name_or_id).await?;
+            app.store.set_user_disabled(user.id.clone(), None, app.now()).await?;
+            show(app, format, &user.id).await
+        }
+        UserCommand::Delete { name_or_id, yes } => {
+            let user = find(app, &name_or_id).await?;
+            super::confirm(&format!("Delete {name_or_id} with everything that is theirs?"), yes)?;
+            app.store.delete_user(user.id).await?;
+            println!("deleted {name_or_id}");
+            Ok(())
+        }
+    }
+}
+
+/// `true`, numbers and objects as JSON; everything else as the text it is.
+fn claim(value: String) -> Value {
+    match serde_json::from_str(&value) {
+        Ok(parsed @ (Value::Bool(_) | Value::Object(_))) => parsed,
+        _ => value.into(),
+    }
+}
+
+fn secret_from_file(path: &std::path::Path) -> anyhow::Result<Secret<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+async fn show(app: &App, format: Format, id: &UserId) -> anyhow::Result<()> {
+    let user = app.store.user(id).await?.context("the user is gone")?;
+    output::object(format, &describe(&user));
+    Ok(())
+}
+
+/// By id first: an id is never somebody's name by accident, a name may be.
+async fn find(app: &App, name_or_id: &str) -> anyhow::Result<User> {
+    if let Some(user) = app.store.user(&UserId::new(name_or_id)).await? {
+        return Ok(user);
+    }
+    let by_name = match LoginName::parse(name_or_id) {
+        Ok(name) => app.store.user_by_login(REALM_DIRECT, &name).await?,
+        Err(_) => None,
+    };
+    by_name.map(|(user, _)| user).with_context(|| format!("there is no user `{name_or_id}`; `keyward user list` shows all"))
+}
+
+fn describe(user: &User) -> Value {
+    json!({
+        "id": user.id,
+        "username": user.username,
+        "email": user.email,
+        "email_verified": user.email_verified,
+        "name": user.claims.get("name"),
+        "status": if user.is_active() { "enabled" } else { "disabled" },
+        "claims": user.claims,
+        "updated_at": output::time(user.updated_at),
+    })
+}

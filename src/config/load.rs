@@ -1,0 +1,176 @@
+//! From the sources to the configuration: read, lay over one another, fill in defaults, judge, build. Every step
+//! reports all that it finds; a later one runs only where the earlier ones left something to judge.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::crypto::secret::Secret;
+use crate::protocol::metadata::{DeclaredScope, Resource, TokenDefaults};
+
+use super::draft::Draft;
+use super::error::{ConfigError, ConfigErrors, Origin};
+use super::issuer::Issuer;
+use super::kind;
+use super::listen::Listen;
+use super::model::{
+    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
+    Sessions,
+};
+use super::{read, rules};
+
+/// Where settings come from, weakest first.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// In order: a later file's values win, and its items of lists of tables are added.
+    pub files: Vec<PathBuf>,
+    /// The whole environment; only `KEYWARD_…` is looked at.
+    pub env: Vec<(String, String)>,
+    /// `("tokens.access_token_ttl", "5m")`, from the command line.
+    pub flags: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// What works but should be looked at, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// The configuration that `sources` make, or every error in them.
+pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
+    let mut draft = read_all(&sources);
+    // After a file that could not be read everything else would seem to be missing.
+    if !draft.unread {
+        draft.fill_defaults();
+        rules::check(&mut draft);
+        draft.read_secrets();
+    }
+    draft.finish()?;
+    let config = build(std::mem::take(&mut draft.values)).map_err(|error| {
+        let message = format!("does not fit together: {error}; please report this");
+        ConfigErrors(vec![ConfigError { origin: draft.origin(""), message }])
+    })?;
+    Ok(Loaded { config, warnings: draft.warnings })
+}
+
+/// The effective settings as TOML, defaults included and secrets hidden. Whether they make a configuration is for
+/// [`load`] to say.
+pub fn dump(sources: &Sources) -> Result<String, ConfigErrors> {
+    let mut draft = read_all(sources);
+    draft.finish()?;
+    draft.fill_defaults();
+    draft.redact();
+    toml::to_string(&draft.values)
+        .map_err(|error| ConfigErrors(vec![ConfigError { origin: Origin::Nowhere, message: error.to_string() }]))
+}
+
+fn read_all(sources: &Sources) -> Draft {
+    let mut draft = Draft::of(sources.files.first());
+    for file in &sources.files {
+        read::file(&mut draft, file);
+    }
+    read::environment(&mut draft, &sources.env);
+    read::flags(&mut draft, &sources.flags);
+    draft
+}
+
+/// The tree as the settings table guarantees it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tree {
+    issuer: Issuer,
+    listen: Vec<Listen>,
+    data_dir: PathBuf,
+    key_dir: Option<PathBuf>,
+    master_key_file: Option<PathBuf>,
+    brand: Brand,
+    database: Database,
+    proxy: Proxy,
+    tokens: TokenDefaults,
+    sessions: Sessions,
+    passwords: Passwords,
+    rate_limits: RateLimits,
+    log: Log,
+    #[serde(default)]
+    scopes: Vec<DeclaredScope>,
+    #[serde(default)]
+    resources: Vec<Resource>,
+    #[serde(default)]
+    clients: Vec<Table>,
+    #[serde(default)]
+    users: Vec<Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Database {
+    url: DatabaseUrl,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proxy {
+    trusted: Vec<String>,
+}
+
+type BuildError = Box<dyn std::error::Error>;
+
+fn build(values: Table) -> Result<Config, BuildError> {
+    let tree: Tree = values.try_into()?;
+    let trusted =
+        tree.proxy.trusted.iter().map(|text| kind::network(text).ok_or_else(|| format!("{text}: no network")));
+    let key_source = match (tree.master_key_file, tree.key_dir) {
+        (Some(file), _) => KeySource::File(file),
+        (None, Some(dir)) => KeySource::Dir(dir),
+        (None, None) => return Err("neither key_dir nor master_key_file".into()),
+    };
+    Ok(Config {
+        issuer: tree.issuer,
+        listen: tree.listen,
+        data_dir: tree.data_dir,
+        key_source,
+        brand: tree.brand,
+        database_url: tree.database.url,
+        trusted_proxies: trusted.collect::<Result<Vec<IpNet>, String>>()?,
+        tokens: tree.tokens,
+        sessions: tree.sessions,
+        passwords: tree.passwords,
+        rate_limits: tree.rate_limits,
+        log: tree.log,
+        scopes: tree.scopes,
+        resources: tree.resources,
+        clients: tree.clients.into_iter().map(client).collect::<Result<_, _>>()?,
+        users: tree.users.into_iter().map(user).collect::<Result<_, _>>()?,
+    })
+}
+
+fn client(mut table: Table) -> Result<DeclaredClient, BuildError> {
+    Ok(DeclaredClient {
+        client_id: text(&mut table, "client_id").ok_or("a client without client_id")?,
+        client_secret: text(&mut table, "client_secret").map(Secret::new),
+        metadata: table.try_into()?,
+    })
+}
+
+fn user(mut table: Table) -> Result<DeclaredUser, BuildError> {
+    Ok(DeclaredUser {
+        username: text(&mut table, "username"),
+        email: text(&mut table, "email"),
+        email_verified: table.remove("email_verified").and_then(|value| value.as_bool()).unwrap_or_default(),
+        password: text(&mut table, "password").map(Secret::new),
+        claims: table
+            .into_iter()
+            .map(|(name, value)| Ok((name, serde_json::to_value(value)?)))
+            .collect::<Result<_, BuildError>>()?,
+    })
+}
+
+fn text(table: &mut Table, key: &str) -> Option<String> {
+    match table.remove(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}

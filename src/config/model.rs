@@ -1,0 +1,151 @@
+//! The validated configuration: what the rest of the program sees. How it is read is `load.rs`, which of it may be
+//! written is `settings.rs`; the field names here are the keys of the file.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::crypto::secret::Secret;
+use crate::protocol::client::{ClientMetadata, wire_enum};
+use crate::protocol::metadata::{DeclaredScope, Resource, TokenDefaults};
+use crate::protocol::time::Span;
+
+use super::database;
+use super::issuer::Issuer;
+use super::listen::Listen;
+
+/// Everything an operator decided, with every default filled in and every rule of `rules.rs` met.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub issuer: Issuer,
+    /// At least one.
+    pub listen: Vec<Listen>,
+    pub data_dir: PathBuf,
+    pub key_source: KeySource,
+    pub brand: Brand,
+    pub database_url: DatabaseUrl,
+    pub trusted_proxies: Vec<IpNet>,
+    pub tokens: TokenDefaults,
+    pub sessions: Sessions,
+    pub passwords: Passwords,
+    pub rate_limits: RateLimits,
+    pub log: Log,
+    pub scopes: Vec<DeclaredScope>,
+    pub resources: Vec<Resource>,
+    pub clients: Vec<DeclaredClient>,
+    pub users: Vec<DeclaredUser>,
+}
+
+/// `sqlite://…` or `postgres://…`. It may hold a password, so `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for DatabaseUrl {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&database::without_password(&self.0))
+    }
+}
+
+/// Where the master key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A directory of our own; the key is made there when it is absent.
+    Dir(PathBuf),
+    /// A file that somebody else provides; never written.
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brand {
+    pub name: String,
+    pub logo_file: Option<PathBuf>,
+    /// `#rrggbb`.
+    pub accent: String,
+    pub privacy_uri: Option<String>,
+    pub terms_uri: Option<String>,
+    pub help_uri: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sessions {
+    pub idle: Span,
+    pub absolute: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passwords {
+    /// Characters, not bytes.
+    pub min_length: u32,
+    pub memory_kib: u32,
+    pub iterations: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimits {
+    pub login: RateLimit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    pub attempts: u32,
+    pub window: Span,
+}
+
+wire_enum! {
+    /// How log lines look.
+    pub enum LogFormat {
+        Pretty = "pretty",
+        Json = "json",
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A filter directive of `tracing-subscriber`.
+    pub level: String,
+}
+
+/// A client of the file. Whether its metadata is acceptable is for `protocol::registration` to say.
+#[derive(Clone, Debug)]
+pub struct DeclaredClient {
+    pub client_id: String,
+    pub client_secret: Option<Secret<String>>,
+    pub metadata: ClientMetadata,
+}
+
+/// A user of the file; `username`, `email` or both are present.
+#[derive(Clone, Debug)]
+pub struct DeclaredUser {
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub email_verified: bool,
+    pub password: Option<Secret<String>>,
+    /// The other claims (OpenID Connect Core §5.1) by name.
+    pub claims: Map<String, Value>,
+}

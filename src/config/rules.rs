@@ -1,0 +1,119 @@
+//! Rules that one value alone cannot break: what is missing, what is there twice, what names something else. All
+//! of them are checked, so that one run tells everything. What makes a client's metadata acceptable is for
+//! `protocol::registration`.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use crate::protocol::time::Span;
+
+use super::draft::{Draft, join, tables};
+use super::kind::Kind;
+use super::settings::{Entry, Presence, entries};
+
+/// Judges the draft; what it finds is left in it.
+pub fn check(draft: &mut Draft) {
+    for entry in entries() {
+        if matches!(entry.presence, Presence::Required | Presence::Key) {
+            missing(draft, entry);
+        }
+        if matches!(entry.presence, Presence::Unique | Presence::Key) {
+            repeated(draft, entry);
+        }
+        if entry.kind == Kind::Secret {
+            inline(draft, entry);
+        }
+    }
+    nameless_users(draft);
+    resources(draft);
+    sessions(draft);
+}
+
+/// Copies of the tables at `parent`, so that the draft can be told about them.
+fn at(draft: &mut Draft, parent: &str) -> Vec<(String, Table)> {
+    tables(&mut draft.values, parent, false).into_iter().map(|(path, table)| (path, table.clone())).collect()
+}
+
+fn missing(draft: &mut Draft, entry: &Entry) {
+    let (parent, key) = entry.split();
+    for (path, table) in at(draft, parent) {
+        let path = join(&path, key);
+        if !table.contains_key(key) && !draft.was_refused(&path) {
+            let example = entry.example.as_deref().unwrap_or_default();
+            draft.error_at(&path, &format!("is missing; add it like `{key} = {example}`"));
+        }
+    }
+}
+
+fn repeated(draft: &mut Draft, entry: &Entry) {
+    let (parent, key) = entry.split();
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for (path, table) in at(draft, parent) {
+        let Some(value) = table.get(key) else { continue };
+        // Addresses compare without regard to case wherever people sign in.
+        let shown = value.to_string();
+        let compared = if entry.kind == Kind::Email { shown.to_lowercase() } else { shown.clone() };
+        match seen.get(&compared) {
+            Some(first) => {
+                draft.error_at(&join(&path, key), &format!("is {shown}, as in `{first}`; it must be unique"))
+            }
+            None => {
+                seen.insert(compared, path);
+            }
+        }
+    }
+}
+
+fn inline(draft: &mut Draft, entry: &Entry) {
+    let (parent, key) = entry.split();
+    for (path, table) in at(draft, parent) {
+        if table.contains_key(key) {
+            draft.warn_at(&join(&path, key), &format!("stands in the file; keep it in its own with `{key}_file`"));
+        }
+    }
+}
+
+fn nameless_users(draft: &mut Draft) {
+    for (path, table) in at(draft, "users[]") {
+        let given = |key| table.contains_key(key) || draft.was_refused(&join(&path, key));
+        if !given("username") && !given("email") {
+            draft.error_at(&path, "has neither `username` nor `email`; add one of them");
+        }
+    }
+}
+
+fn resources(draft: &mut Draft) {
+    let scopes = texts(&at(draft, "scopes[]"), "name");
+    let clients = texts(&at(draft, "clients[]"), "client_id");
+    for (path, table) in at(draft, "resources[]") {
+        let listed = |key| table.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for scope in listed("scopes").filter(|scope| !scopes.iter().any(|known| known == scope)) {
+            let advice = "declare it with `[[scopes]]` and `name`";
+            draft.error_at(&join(&path, "scopes"), &format!("names \"{scope}\", which is no declared scope; {advice}"));
+        }
+        for client in listed("introspection_clients").filter(|id| !clients.iter().any(|known| known == id)) {
+            let advice = "nobody can introspect as it until somebody makes it";
+            let message = format!("names \"{client}\", which is no client of this file; {advice}");
+            draft.warn_at(&join(&path, "introspection_clients"), &message);
+        }
+    }
+}
+
+fn texts(tables: &[(String, Table)], key: &str) -> Vec<String> {
+    tables.iter().filter_map(|(_, table)| table.get(key)?.as_str().map(str::to_owned)).collect()
+}
+
+fn sessions(draft: &mut Draft) {
+    for (_, table) in at(draft, "sessions") {
+        let span = |key| table.get(key).and_then(Value::as_str).and_then(|text| text.parse::<Span>().ok());
+        if let (Some(idle), Some(absolute)) = (span("idle"), span("absolute"))
+            && idle > absolute
+        {
+            draft.warn_at(
+                "sessions.idle",
+                &format!("is longer than `sessions.absolute` ({absolute}), which ends it first"),
+            );
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Cross-origin reads (Fetch standard): documents that everybody may read, and endpoints that browser apps of
+//! registered origins may call. Never with cookies: no answer carries `Access-Control-Allow-Credentials`.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderValue, Method, StatusCode};
+
+use super::Shared;
+use super::error::Fault;
+use super::respond;
+
+/// For documents that are the same for everybody.
+pub async fn any_origin(request: Request, next: Next) -> Response {
+    let response = if is_preflight(&request) { respond::empty(StatusCode::NO_CONTENT) } else { next.run(request).await };
+    allow(response, HeaderValue::from_static("*"))
+}
+
+/// For endpoints that browser apps call: the origins of registered redirect URIs, and `allowed_origins`.
+pub async fn registered_origins(State(web): State<Shared>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(ORIGIN).cloned();
+    let known = match origin.as_ref().and_then(|origin| origin.to_str().ok()) {
+        None => false,
+        Some(origin) => match web.app.store.is_registered_origin(origin).await {
+            Ok(known) => known,
+            Err(error) => return axum::response::IntoResponse::into_response(Fault::from(error)),
+        },
+    };
+    let preflight = is_preflight(&request);
+    let mut response = if preflight { respond::empty(StatusCode::NO_CONTENT) } else { next.run(request).await };
+    response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+    match origin {
+        Some(origin) if known => allow(response, origin),
+        _ => response,
+    }
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn allow(mut response: Response, origin: HeaderValue) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("www-authenticate"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}

@@ -1,0 +1,79 @@
+//! Cookies (RFC 6265bis): reading them so that a planted twin is noticed, and writing them so that none can be
+//! planted where the browser helps (`__Host-` on https).
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+use crate::protocol::time::Span;
+
+/// A cookie of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Cookie {
+    name: &'static str,
+}
+
+/// The session's secret.
+pub const SESSION: Cookie = Cookie { name: "keyward_session" };
+/// What form tokens are bound to; it says nothing about who somebody is.
+pub const BROWSER: Cookie = Cookie { name: "keyward_browser" };
+
+impl Cookie {
+    /// The name on the wire: `__Host-` binds it to this host, https and the path `/`.
+    fn wire_name(self, secure: bool) -> String {
+        if secure { format!("__Host-{}", self.name) } else { self.name.to_owned() }
+    }
+
+    /// The value; `None` where the cookie is absent or there are two of it, one of which somebody else set.
+    pub fn read(self, headers: &HeaderMap, secure: bool) -> Option<String> {
+        let name = self.wire_name(secure);
+        let pairs = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
+        let mut values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(own, _)| *own == name);
+        match (values.next(), values.next()) {
+            (Some((_, value)), None) if !value.is_empty() => Some(value.to_owned()),
+            _ => None,
+        }
+    }
+
+    /// `Set-Cookie`. Without `max_age` it ends with the browser. Values are base64url and need no quoting.
+    pub fn set(self, value: &str, max_age: Option<Span>, secure: bool) -> Option<HeaderValue> {
+        let name = self.wire_name(secure);
+        let age = max_age.map(|age| format!("; Max-Age={}", age.secs())).unwrap_or_default();
+        let secure = if secure { "; Secure" } else { "" };
+        HeaderValue::from_str(&format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}")).ok()
+    }
+
+    pub fn remove(self, secure: bool) -> Option<HeaderValue> {
+        self.set("", Some(Span::ZERO), secure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str], secure: bool) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, line.parse().unwrap());
+        }
+        SESSION.read(&headers, secure)
+    }
+
+    #[test]
+    fn a_cookie_that_comes_twice_is_not_believed() {
+        assert_eq!(read(&["a=b; keyward_session=x"], false).as_deref(), Some("x"));
+        assert_eq!(read(&["a=b", "keyward_session=x"], false).as_deref(), Some("x"));
+        assert_eq!(read(&["keyward_session=x; keyward_session=y"], false), None);
+        assert_eq!(read(&["keyward_session=x", "keyward_session=y"], false), None);
+        assert_eq!(read(&["keyward_session="], false), None);
+        assert_eq!(read(&["keyward_session=x"], true), None);
+        assert_eq!(read(&["__Host-keyward_session=x; keyward_session=y"], true).as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn https_cookies_bear_every_protection() {
+        let header = SESSION.set("x", Some(Span::days(1)), true).unwrap();
+        let text = header.to_str().unwrap();
+        assert_eq!(text, "__Host-keyward_session=x; Path=/; HttpOnly; SameSite=Lax; Max-Age=86400; Secure");
+    }
+}

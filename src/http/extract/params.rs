@@ -1,0 +1,58 @@
+//! Parameters from a query or a form body.
+
+use std::convert::Infallible;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+
+use crate::protocol::error::Error;
+use crate::protocol::params::Params;
+
+/// The query. A handler turns the error into its own kind of answer.
+pub struct QueryParams(pub Result<Params, Error>);
+
+/// A body of `application/x-www-form-urlencoded`. Parameters in the query of such a request do not count.
+pub struct FormParams(pub Result<Params, Error>);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parse(parts.uri.query().unwrap_or_default().as_bytes())))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for FormParams {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        if !is_form(request.headers()) {
+            let text = "the body must be application/x-www-form-urlencoded in UTF-8";
+            return Ok(Self(Err(Error::invalid_request(text))));
+        }
+        let params = match Bytes::from_request(request, state).await {
+            Ok(body) => parse(&body),
+            Err(_) => Err(Error::invalid_request("the body is too large or broke off")),
+        };
+        Ok(Self(params))
+    }
+}
+
+fn parse(encoded: &[u8]) -> Result<Params, Error> {
+    Params::parse(encoded).map_err(|malformed| Error::invalid_request(malformed.description()))
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next().and_then(|value| value.to_str().ok()), values.next()) else { return false };
+    let mut parts = value.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    let utf8 = |parameter: &str| match parameter.split_once('=') {
+        Some((name, value)) if name.eq_ignore_ascii_case("charset") => value.trim_matches('"').eq_ignore_ascii_case("utf-8"),
+        _ => true,
+    };
+    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") && parts.all(utf8)
+}

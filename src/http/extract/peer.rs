@@ -1,0 +1,109 @@
+//! Who is at the other end: the socket's peer, or what a trusted proxy says, read from the right.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
+use http::HeaderMap;
+use http::request::Parts;
+use ipnet::IpNet;
+
+/// The client's address; `None` where there is none (unix sockets).
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or(Self(None)))
+    }
+}
+
+/// The first address from the right that is no trusted proxy. Whatever stands left of it, the client could have
+/// written itself.
+pub fn client_address(request: &Request, trusted: &[IpNet]) -> Option<IpAddr> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical())?;
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    if !is_trusted(&peer) {
+        return Some(peer);
+    }
+    let mut nearest = peer;
+    for hop in hops(request.headers()).into_iter().rev() {
+        // A hop that cannot be read ends the walk: what the proxy before it said is all we know.
+        let Some(hop) = hop else { break };
+        nearest = hop;
+        if !is_trusted(&hop) {
+            break;
+        }
+    }
+    Some(nearest)
+}
+
+/// Addresses of `Forwarded` (RFC 7239) or, without it, of `X-Forwarded-For`, left to right over all their lines.
+fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let lines = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?").to_owned()).collect()
+    };
+    let forwarded = lines("forwarded");
+    if !forwarded.is_empty() {
+        return forwarded.join(",").split(',').map(forwarded_for).collect();
+    }
+    let listed = lines("x-forwarded-for").join(",");
+    if listed.is_empty() { Vec::new() } else { listed.split(',').map(parse_address).collect() }
+}
+
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+    parse_address(value.trim().trim_matches('"'))
+}
+
+/// An address with or without a port, IPv6 in brackets or bare.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return Some(socket.ip().to_canonical());
+    }
+    let bare = text.strip_prefix('[')?.strip_suffix(']')?;
+    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(peer: &str, headers: &[(&str, &str)]) -> Option<String> {
+        let mut request = http::Request::new(axum::body::Body::empty());
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1)));
+        for (name, value) in headers {
+            request.headers_mut().append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        client_address(&request, &trusted).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed_and_only_as_far_as_they_go() {
+        let xff = "x-forwarded-for";
+        for (peer, headers, expected) in [
+            ("203.0.113.9", &[(xff, "1.2.3.4")][..], "203.0.113.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &[(xff, "1.2.3.4")], "1.2.3.4"),
+            ("10.0.0.1", &[(xff, "6.6.6.6, 1.2.3.4")], "1.2.3.4"),
+            ("10.0.0.1", &[(xff, "6.6.6.6, 1.2.3.4, 10.0.0.2")], "1.2.3.4"),
+            ("10.0.0.1", &[(xff, "6.6.6.6"), (xff, "1.2.3.4")], "1.2.3.4"),
+            ("10.0.0.1", &[(xff, "1.2.3.4, nonsense")], "10.0.0.1"),
+            ("10.0.0.1", &[(xff, "1.2.3.4, nonsense, 10.0.0.2")], "10.0.0.2"),
+            ("10.0.0.1", &[("forwarded", "for=6.6.6.6, for=\"[2001:db8::1]:44\";proto=https")], "2001:db8::1"),
+            ("10.0.0.1", &[("forwarded", "for=1.2.3.4"), (xff, "6.6.6.6")], "1.2.3.4"),
+            ("::ffff:10.0.0.1", &[(xff, "::ffff:1.2.3.4")], "1.2.3.4"),
+            ("fd00::1", &[(xff, "1.2.3.4:5678")], "1.2.3.4"),
+        ] {
+            assert_eq!(seen(peer, headers).as_deref(), Some(expected), "{peer} {headers:?}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The token endpoint (RFC 6749 §3.2): who calls, which grant, load, decide, mint.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
+
+use crate::account::audit::{self, About};
+use crate::app::App;
+use crate::crypto::digest::constant_time_eq;
+use crate::http::Shared;
+use crate::http::error::{Fault, TokenError};
+use crate::http::extract::client::authenticate;
+use crate::http::extract::params::{FormParams, QueryParams};
+use crate::http::respond;
+use crate::issue::{self, Minted, Tokens};
+use crate::live;
+use crate::protocol::client::Client;
+use crate::protocol::grant::{Effect, Grant as _, Issuance, Refusal, TokenRequest, authorization_code, refresh_token};
+use crate::protocol::params::Params;
+use crate::store::events::EventKind;
+use crate::store::grants::StoredGrant;
+
+/// How often a request that was overtaken by another on the same grant is decided again. Each time the grant has
+/// moved on, so the second decision is final but for a third request in between.
+const TRIES: usize = 8;
+
+pub async fn token(
+    State(web): State<Shared>,
+    headers: HeaderMap,
+    QueryParams(query): QueryParams,
+    FormParams(params): FormParams,
+) -> Result<Response, TokenError> {
+    let params = params?;
+    let record = authenticate(&web, &headers, &query?, &params).await?;
+    let client = &record.client;
+    for _ in 0..TRIES {
+        if let Some(tokens) = attempt(&web.app, client, &params).await? {
+            return Ok(respond::json(StatusCode::OK, &body(*tokens)));
+        }
+    }
+    Err(Fault::transient("a grant was overtaken again and again").into())
+}
+
+/// One round of load, decide, mint; `None` where another request on the same grant was faster.
+async fn attempt(app: &App, client: &Client, params: &Params) -> Result<Option<Box<Tokens>>, TokenError> {
+    let (decided, seed) = decide(app, client, params).await?;
+    let issuance = match decided {
+        Ok(issuance) => issuance,
+        Err(refusal) => return Err(refuse(app, client, refusal).await),
+    };
+    match issue::mint(app, client, issuance, &seed, app.now()).await? {
+        Minted::Tokens(tokens) => Ok(Some(tokens)),
+        Minted::Overtaken => Ok(None),
+    }
+}
+
+/// Loads the facts of the grant and asks its rules; also returns the seed of the grant's refresh tokens.
+async fn decide(
+    app: &App,
+    client: &Client,
+    params: &Params,
+) -> Result<(Result<Issuance, Refusal>, Vec<u8>), TokenError> {
+    let metadata = &app.metadata;
+    let now = app.now();
+    Ok(match TokenRequest::parse(params, client)? {
+        TokenRequest::AuthorizationCode(request) => {
+            let stored = match &request.code {
+                None => None,
+                Some(code) => {
+                    let stored = app.store.grant(&code.grant_id).await?;
+                    stored.filter(|stored| constant_time_eq(&stored.code_hash, &code.hash()))
+                }
+            };
+            let (grant, user, seed) = parts(stored);
+            (request.decide(client, metadata, authorization_code::Facts { grant, user }, now), seed)
+        }
+        TokenRequest::RefreshToken(request) => {
+            let found = live::refresh_token(app, &request.unverified_token).await?;
+            let generation = found.as_ref().map_or(0, |(_, generation)| *generation);
+            let (grant, user, seed) = parts(found.map(|(stored, _)| stored));
+            (request.decide(client, metadata, refresh_token::Facts { grant, generation, user }, now), seed)
+        }
+        TokenRequest::ClientCredentials(request) => (request.decide(client, metadata, (), now), Vec::new()),
+    })
+}
+
+type Parts = (Option<crate::protocol::grant::GrantRecord>, Option<crate::protocol::user::User>, Vec<u8>);
+
+fn parts(stored: Option<StoredGrant>) -> Parts {
+    stored.map_or((None, None, Vec::new()), |stored| (Some(stored.grant), Some(stored.user), stored.refresh_seed))
+}
+
+/// Carries out what a refusal does besides its answer.
+async fn refuse(app: &App, client: &Client, refusal: Refusal) -> TokenError {
+    if let Effect::Revoke { grant_id, reason } = &refusal.effect {
+        let ended = app.store.revoke_grant(grant_id.clone(), reason.as_str(), app.now()).await;
+        let recorded = match ended {
+            // Only the first to notice tells; a replayed replay is no news.
+            Ok(true) => {
+                let detail = [("reason", reason.as_str()), ("grant_id", grant_id.as_str())];
+                let about = About { client_id: Some(&client.id), detail: &detail, ..About::default() };
+                audit::record(app, EventKind::GrantRevoked, about).await
+            }
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // An answer that promises the grant's end must not leave before it has ended.
+        if let Err(error) = recorded {
+            return error.into();
+        }
+    }
+    refusal.error.into()
+}
+
+/// RFC 6749 §5.1, OpenID Connect Core §3.1.3.3.
+fn body(tokens: Tokens) -> Map<String, Value> {
+    let mut body = Map::new();
+    body.insert("access_token".to_owned(), tokens.access_token.into());
+    body.insert("token_type".to_owned(), "Bearer".into());
+    body.insert("expires_in".to_owned(), tokens.expires_in.secs().into());
+    body.insert("scope".to_owned(), tokens.scope.to_string().into());
+    for (name, token) in [("refresh_token", tokens.refresh_token), ("id_token", tokens.id_token)] {
+        if let Some(token) = token {
+            body.insert(name.to_owned(), token.into());
+        }
+    }
+    body
+}

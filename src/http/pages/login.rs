@@ -1,0 +1,215 @@
+//! The sign-in page. With a ticket it is a step of an app's sign-in and returns to resume; without one it ends on a
+//! page that says who is signed in.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::header::SET_COOKIE;
+use http::{HeaderMap, StatusCode};
+
+use super::error::PageError;
+use super::view::{Alert, SignInPage, SignedInPage, Tone};
+use super::{Forms, account_view, client_view, html, with_browser_cookie};
+use crate::account::sign_in::{self, Attempt, Outcome};
+use crate::crypto::secret::Secret;
+use crate::http::error::{Fault, with_retry_after};
+use crate::http::extract::cookie::SESSION;
+use crate::http::extract::csrf::Browser;
+use crate::http::extract::params::{FormParams, QueryParams};
+use crate::http::extract::peer::ClientAddress;
+use crate::http::extract::session;
+use crate::http::oauth::authorize::step_to;
+use crate::http::oauth::ticket::Ticket;
+use crate::http::{Shared, Web, respond};
+use crate::protocol::metadata::path;
+use crate::protocol::params::Params;
+use crate::protocol::time::Span;
+use crate::store::sessions::SignedIn;
+
+/// Form tokens of this page. Nobody is signed in yet, so they speak for nobody.
+const CSRF_CONTEXT: &str = "login";
+
+/// Everything the page is made from.
+struct View<'a> {
+    ticket: Option<(&'a Ticket, &'a str)>,
+    signed_in: Option<&'a SignedIn>,
+    username: &'a str,
+    alert: Option<Alert<'a>>,
+    status: StatusCode,
+}
+
+/// The issuer's own address leads people to the sign-in page.
+pub async fn home(State(web): State<Shared>) -> Response {
+    respond::see_other(&web.url(path::LOGIN))
+}
+
+pub async fn show(
+    State(web): State<Shared>,
+    headers: HeaderMap,
+    QueryParams(query): QueryParams,
+) -> Result<Response, PageError> {
+    let query = query?;
+    let browser = Browser::of(&web, &headers);
+    let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
+    let sealed = query.get("ticket");
+    if let (None, Some(signed_in)) = (sealed, &signed_in) {
+        return Ok(signed_in_page(&web, signed_in));
+    }
+    let ticket = match sealed {
+        None => None,
+        Some(sealed) => Some(Ticket::open(&web, Some(sealed)).await?),
+    };
+    let hint = ticket.as_ref().and_then(|ticket| ticket.request.login_hint.clone()).unwrap_or_default();
+    let view = View {
+        ticket: ticket.as_ref().zip(sealed),
+        signed_in: signed_in.as_ref(),
+        username: &hint,
+        alert: None,
+        status: StatusCode::OK,
+    };
+    render(&web, &browser, view).await
+}
+
+pub async fn submit(
+    State(web): State<Shared>,
+    headers: HeaderMap,
+    address: ClientAddress,
+    FormParams(form): FormParams,
+) -> Result<Response, PageError> {
+    let form = form?;
+    let browser = Browser::of(&web, &headers);
+    let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
+    let sealed = form.get("ticket");
+    let ticket = match sealed {
+        None => None,
+        Some(sealed) => Some(Ticket::open(&web, Some(sealed)).await?),
+    };
+    let username = form.get("username").unwrap_or_default();
+    let view = |alert: &'static str, tone: Tone, status: StatusCode| View {
+        ticket: ticket.as_ref().zip(sealed),
+        signed_in: signed_in.as_ref(),
+        username,
+        alert: Some(Alert { text: alert, tone }),
+        status,
+    };
+    if form.repeated().is_some() || !browser.vouches(&web, &headers, CSRF_CONTEXT, form.get("csrf")) {
+        let text = "This page had been open for a while, or cookies are switched off. Please sign in again.";
+        return render(&web, &browser, view(text, Tone::Remark, StatusCode::FORBIDDEN)).await;
+    }
+    if form.get("action") == Some("continue") {
+        return continue_as_current(&web, address, ticket, signed_in).await;
+    }
+    if form.get("username").is_none() || form.get("password").is_none() {
+        let text = "Type your name and your password.";
+        return render(&web, &browser, view(text, Tone::Refused, StatusCode::BAD_REQUEST)).await;
+    }
+    match sign_in::check_password(&web.app, attempt(&form, address)).await.map_err(Fault::from)? {
+        Outcome::SignedIn(user) => {
+            let replaced = signed_in.as_ref().map(|signed_in| &signed_in.session);
+            let token = sign_in::begin_session(&web.app, &user.id, replaced).await.map_err(Fault::from)?;
+            let next = match &ticket {
+                Some(ticket) => step_to(&web, address, path::AUTHORIZE_RESUME, ticket).await?,
+                None => respond::see_other(&web.url(path::LOGIN)),
+            };
+            Ok(with_session_cookie(&web, &token, next))
+        }
+        Outcome::Refused { left } => {
+            let text = refusal(left);
+            let refused = View { alert: Some(Alert { text: &text, tone: Tone::Refused }), ..view("", Tone::Refused, StatusCode::OK) };
+            // 200: the page was asked for again, by a person. Password managers take another status for an outage.
+            render(&web, &browser, refused).await
+        }
+        Outcome::Throttled { retry_after } => {
+            let text = format!("Too many tries. Wait {} and try again.", in_words(retry_after));
+            let throttled = View {
+                alert: Some(Alert { text: &text, tone: Tone::Remark }),
+                ..view("", Tone::Remark, StatusCode::TOO_MANY_REQUESTS)
+            };
+            Ok(with_retry_after(render(&web, &browser, throttled).await?, retry_after))
+        }
+        Outcome::Overloaded { retry_after } => {
+            let text = "Many people are signing in just now. Wait a few seconds and try again.";
+            let page = render(&web, &browser, view(text, Tone::Remark, StatusCode::SERVICE_UNAVAILABLE)).await?;
+            Ok(with_retry_after(page, retry_after))
+        }
+    }
+}
+
+fn attempt(form: &Params, address: ClientAddress) -> Attempt {
+    Attempt {
+        username: form.get("username").unwrap_or_default().to_owned(),
+        password: Secret::new(form.get("password").unwrap_or_default().to_owned()),
+        address: address.0,
+    }
+}
+
+fn refusal(left: usize) -> String {
+    match left {
+        0 => "That name and password don’t match. No tries left for now.".to_owned(),
+        1 => "That name and password don’t match. 1 try left.".to_owned(),
+        left => format!("That name and password don’t match. {left} tries left."),
+    }
+}
+
+fn in_words(wait: Span) -> String {
+    match wait.secs_up() {
+        seconds @ ..=90 => format!("{} seconds", seconds.max(1)),
+        seconds => format!("{} minutes", (seconds + 59) / 60),
+    }
+}
+
+/// The person chose the account that is signed in (`prompt=select_account`). The choice travels in the ticket and
+/// names the session it was made in.
+async fn continue_as_current(
+    web: &Web,
+    address: ClientAddress,
+    ticket: Option<Ticket>,
+    signed_in: Option<SignedIn>,
+) -> Result<Response, PageError> {
+    let Some(mut ticket) = ticket else { return Ok(respond::see_other(&web.url(path::LOGIN))) };
+    ticket.selected = signed_in.map(|signed_in| signed_in.session.id);
+    step_to(web, address, path::AUTHORIZE_RESUME, &ticket).await
+}
+
+fn with_session_cookie(web: &Web, token: &Secret<String>, mut response: Response) -> Response {
+    match SESSION.set(token.expose(), Some(web.app.config.sessions.absolute), web.secure) {
+        Some(cookie) => {
+            response.headers_mut().append(SET_COOKIE, cookie);
+            response
+        }
+        None => Fault::new("a session cookie could not be written").into_response(),
+    }
+}
+
+async fn render(web: &Web, browser: &Browser, view: View<'_>) -> Result<Response, PageError> {
+    let record = match view.ticket {
+        None => None,
+        Some((ticket, _)) => web.app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?,
+    };
+    let choosing = view.ticket.is_some_and(|(ticket, _)| ticket.request.prompt.select_account && !ticket.request.prompt.login);
+    let csrf = browser.token(web, CSRF_CONTEXT);
+    let action = web.url(path::LOGIN);
+    let page = SignInPage {
+        chrome: web.branding.chrome(),
+        client: record.as_ref().map(|record| client_view(&record.client, None)),
+        current_account: view.signed_in.filter(|_| choosing).map(|signed_in| account_view(&signed_in.user)),
+        action: &action,
+        username: view.username,
+        alert: view.alert,
+        csrf: &csrf,
+        ticket: view.ticket.map(|(_, sealed)| sealed),
+        forgot_uri: None,
+        signup_uri: None,
+    };
+    let forms = if view.ticket.is_some() { Forms::MayLeave } else { Forms::OwnOnly };
+    Ok(with_browser_cookie(web, browser, html(view.status, &page, forms)))
+}
+
+fn signed_in_page(web: &Web, signed_in: &SignedIn) -> Response {
+    let page = SignedInPage {
+        chrome: web.branding.chrome(),
+        account: account_view(&signed_in.user),
+        logout_uri: &web.url(path::LOGOUT),
+        account_uri: None,
+    };
+    html(StatusCode::OK, &page, Forms::None)
+}

@@ -1,0 +1,82 @@
+//! Password hashing under load: on blocking threads, a few at a time, behind a short queue. A sign-in flood waits
+//! or is turned away; it cannot take the threads and the memory that tokens need.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::config::Passwords;
+use crate::crypto::password::{self, Cost};
+use crate::crypto::secret::Secret;
+use crate::protocol::time::Span;
+
+/// How many wait for each hash that runs.
+const WAITERS_PER_PERMIT: usize = 8;
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// No hash could be started in time; nothing was decided about the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overloaded {
+    pub retry_after: Span,
+}
+
+pub struct Hasher {
+    cost: Cost,
+    /// Hashes that run at once: all cores but one, each with its own memory.
+    running: Arc<Semaphore>,
+    /// Those that run and those that wait.
+    admitted: Arc<Semaphore>,
+    /// Stands in for the hash of somebody who does not exist, so that both take as long.
+    dummy: Secret<String>,
+}
+
+impl Hasher {
+    /// `salt` is for the stand-in hash, made here at today's cost.
+    pub fn new(passwords: &Passwords, salt: &[u8; 16]) -> Result<Self, password::PasswordError> {
+        let cost = Cost { memory_kib: passwords.memory_kib, iterations: passwords.iterations };
+        let permits = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1));
+        Ok(Self {
+            cost,
+            running: Arc::new(Semaphore::new(permits)),
+            admitted: Arc::new(Semaphore::new(permits * (1 + WAITERS_PER_PERMIT))),
+            dummy: Secret::new(password::hash("", salt, cost)?),
+        })
+    }
+
+    /// Whether `typed` is the password of `hash`; without a hash it is compared with the stand-in and is not.
+    pub async fn verify(&self, typed: Secret<String>, hash: Option<Secret<String>>) -> Result<bool, Overloaded> {
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| self.dummy.clone());
+        let matched = self.run(move || password::verify(typed.expose(), hash.expose())).await?;
+        Ok(matched && known)
+    }
+
+    /// A PHC string of today's cost.
+    pub async fn hash(
+        &self,
+        password: Secret<String>,
+        salt: [u8; 16],
+    ) -> Result<Result<Secret<String>, password::PasswordError>, Overloaded> {
+        let cost = self.cost;
+        self.run(move || password::hash(password.expose(), &salt, cost).map(Secret::new)).await
+    }
+
+    pub fn needs_rehash(&self, hash: &str) -> bool {
+        password::needs_rehash(hash, self.cost)
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Overloaded> {
+        let overloaded = Overloaded { retry_after: Span::from_secs(2) };
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| overloaded)?;
+        let running = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.running).acquire_owned());
+        let running = running.await.ok().and_then(Result::ok).ok_or(overloaded)?;
+        // The permits move into the closure: it goes on when the request is gone, and so does what it uses.
+        let task = tokio::task::spawn_blocking(move || {
+            let value = work();
+            drop((running, admitted));
+            value
+        });
+        task.await.map_err(|_| overloaded)
+    }
+}

@@ -1,0 +1,72 @@
+//! How processes learn of each other's administrative changes: one counter, moved in the transaction of each
+//! change, polled twice a second. Caches are dropped when it moved, and not used at all while it could not be read.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use super::db::{Conn, Statements};
+use super::{Result, Store, column};
+use crate::ambient::Stopwatch;
+
+/// No cached answer is older than this.
+const MAX_AGE_MICROS: u64 = 1_000_000;
+
+/// When the counter was last read, and what it said.
+pub(super) struct Freshness {
+    epoch: Stopwatch,
+    version: AtomicI64,
+    read_at_micros: AtomicU64,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        Self { epoch: Stopwatch::start(), version: AtomicI64::new(-1), read_at_micros: AtomicU64::new(0) }
+    }
+}
+
+impl Freshness {
+    pub(super) fn is_fresh(&self) -> bool {
+        let age = self.epoch.elapsed_micros().saturating_sub(self.read_at_micros.load(Ordering::Acquire));
+        age <= MAX_AGE_MICROS
+    }
+}
+
+/// Moves the counter; part of every administrative change.
+pub(super) async fn bump(conn: &mut Conn) -> Result<()> {
+    sqlx::query("UPDATE changes SET version = version + 1 WHERE id = 1").execute(conn).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Reads the counter and drops the caches if it moved. Called every 500 ms.
+    pub async fn poll_changes(&self) -> Result<()> {
+        // Taken before the read: a change that commits while we read is seen by the next poll.
+        let asked_at = self.freshness.epoch.elapsed_micros();
+        let row = self.db.row(|| sqlx::query("SELECT version FROM changes WHERE id = 1")).await?;
+        let version: i64 = row.map_or(Ok(0), |row| column(&row, "version"))?;
+        if self.freshness.version.swap(version, Ordering::AcqRel) != version {
+            self.clients.clear();
+        }
+        self.freshness.read_at_micros.store(asked_at, Ordering::Release);
+        Ok(())
+    }
+
+    /// Runs an administrative change; in this process it holds from the next request on, in others within a second.
+    pub(super) async fn change<T, F>(&self, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let outcome = self
+            .db
+            .write(Statements::Several, move |conn| {
+                Box::pin(async move {
+                    let value = write(conn).await?;
+                    bump(conn).await?;
+                    Ok(value)
+                })
+            })
+            .await;
+        self.clients.clear();
+        outcome
+    }
+}

@@ -1,0 +1,224 @@
+//! Registered clients with their secrets' hashes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use sqlx::any::AnyRow;
+
+use super::db::{Conn, Statement};
+use super::{Result, Store, StoreError, column, from_json, to_json};
+use crate::protocol::client::{Client, ClientMetadata};
+use crate::protocol::client_auth::StoredSecret;
+use crate::protocol::ids::ClientId;
+use crate::protocol::time::Timestamp;
+
+/// A client with what proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRecord {
+    pub client: Client,
+    pub secrets: Vec<StoredSecret>,
+    /// Stands in the configuration file, which alone changes it.
+    pub declared: bool,
+    pub created_at: Timestamp,
+}
+
+/// Clients by id, and what is computed from all of them, as of the last change that this process knows of.
+pub(super) struct ClientCache {
+    by_id: Cache<ClientId, Arc<ClientRecord>>,
+    origins: Cache<(), Arc<HashSet<String>>>,
+}
+
+impl Default for ClientCache {
+    fn default() -> Self {
+        Self { by_id: Cache::new(10_000), origins: Cache::new(1) }
+    }
+}
+
+impl ClientCache {
+    pub(super) fn clear(&self) {
+        self.by_id.invalidate_all();
+        self.origins.invalidate_all();
+    }
+}
+
+/// A client that the configuration file declares.
+#[derive(Clone, Debug)]
+pub struct DeclaredClient {
+    pub id: ClientId,
+    pub metadata: ClientMetadata,
+    pub secret_sha256: Option<String>,
+}
+
+const SELECT: &str = "SELECT id, metadata, secrets, declared, created_at, disabled_at FROM clients WHERE id = $1";
+
+fn read(row: &AnyRow) -> Result<ClientRecord> {
+    let disabled_at: Option<i64> = column(row, "disabled_at")?;
+    Ok(ClientRecord {
+        client: Client {
+            id: ClientId::new(column::<String>(row, "id")?),
+            metadata: from_json("client", column(row, "metadata")?)?,
+            disabled_at: disabled_at.map(Timestamp),
+        },
+        secrets: from_json("client secret", column(row, "secrets")?)?,
+        declared: column::<i64>(row, "declared")? != 0,
+        created_at: Timestamp(column(row, "created_at")?),
+    })
+}
+
+fn select(id: &ClientId) -> Statement<'static> {
+    sqlx::query(SELECT).bind(id.as_str().to_owned())
+}
+
+impl Store {
+    /// The client, disabled or not; `None` where there is none. Answers from memory while no change is known.
+    pub async fn client(&self, id: &ClientId) -> Result<Option<Arc<ClientRecord>>> {
+        if self.freshness.is_fresh() {
+            if let Some(known) = self.clients.by_id.get(id) {
+                return Ok(Some(known));
+            }
+        }
+        let row = self.db.row(|| select(id)).await?;
+        let record = row.as_ref().map(read).transpose()?.map(Arc::new);
+        if let Some(record) = &record {
+            self.clients.by_id.insert(id.clone(), Arc::clone(record));
+        }
+        Ok(record)
+    }
+
+    pub async fn clients(&self) -> Result<Vec<ClientRecord>> {
+        let sql = "SELECT id, metadata, secrets, declared, created_at, disabled_at FROM clients ORDER BY id";
+        self.db.rows(|| sqlx::query(sql)).await?.iter().map(read).collect()
+    }
+
+    /// Whether a browser app of this origin may call us: an enabled client has it among its `allowed_origins` or as
+    /// the origin of a redirect URI.
+    pub async fn is_registered_origin(&self, origin: &str) -> Result<bool> {
+        let known = self.clients.origins.get(&()).filter(|_| self.freshness.is_fresh());
+        let origins = match known {
+            Some(origins) => origins,
+            None => {
+                let clients = self.clients().await?;
+                let enabled = clients.iter().map(|record| &record.client).filter(|client| client.is_enabled());
+                let origins: Arc<HashSet<String>> = Arc::new(enabled.flat_map(|client| client.metadata.origins()).collect());
+                self.clients.origins.insert((), Arc::clone(&origins));
+                origins
+            }
+        };
+        Ok(origins.contains(origin))
+    }
+
+    /// # Errors
+    /// `Conflict` where the id is taken, by a client or as a user's `sub`.
+    pub async fn create_client(&self, record: ClientRecord) -> Result<()> {
+        self.change(move |conn| Box::pin(async move { insert(conn, &record).await })).await
+    }
+
+    /// Replaces metadata, secrets and status. `false` where there is no such client.
+    pub async fn update_client(&self, record: ClientRecord, now: Timestamp) -> Result<bool> {
+        self.change(move |conn| Box::pin(async move { update(conn, &record, now).await })).await
+    }
+
+    /// Forgets the client with its grants and consents; its id stays taken.
+    pub async fn delete_client(&self, id: ClientId) -> Result<bool> {
+        self.change(move |conn| {
+            Box::pin(async move {
+                let done = sqlx::query("DELETE FROM clients WHERE id = $1").bind(id.as_str()).execute(conn).await?;
+                Ok(done.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    /// Makes the declared clients what the configuration says and disables those that left it. Returns the ids of
+    /// the latter.
+    ///
+    /// # Errors
+    /// `Unusable` where a declared id belongs to a client that was made by hand.
+    pub async fn sync_declared_clients(&self, declared: Vec<DeclaredClient>, now: Timestamp) -> Result<Vec<ClientId>> {
+        let known = self.clients().await?;
+        let mut gone: Vec<ClientId> = Vec::new();
+        let mut writes: Vec<(bool, ClientRecord)> = Vec::new();
+        for old in known.iter().filter(|old| old.declared && old.client.is_enabled()) {
+            if !declared.iter().any(|new| new.id == old.client.id) {
+                let mut record = old.clone();
+                record.client.disabled_at = Some(now);
+                gone.push(record.client.id.clone());
+                writes.push((false, record));
+            }
+        }
+        for new in declared {
+            let old = known.iter().find(|old| old.client.id == new.id);
+            if old.is_some_and(|old| !old.declared) {
+                let text = format!("client `{}` is declared in the configuration but was made by `keyward client create`; delete one of the two", new.id);
+                return Err(StoreError::Unusable(text));
+            }
+            let record = declared_record(new, old, now);
+            if old != Some(&record) {
+                writes.push((old.is_none(), record));
+            }
+        }
+        if !writes.is_empty() {
+            self.change(move |conn| Box::pin(async move { write_declared(conn, writes, now).await })).await?;
+        }
+        Ok(gone)
+    }
+}
+
+fn declared_record(new: DeclaredClient, old: Option<&ClientRecord>, now: Timestamp) -> ClientRecord {
+    let same_secret = |stored: &&StoredSecret| Some(&stored.sha256) == new.secret_sha256.as_ref();
+    let kept = old.and_then(|old| old.secrets.iter().find(same_secret)).cloned();
+    let fresh = new.secret_sha256.clone().map(|sha256| StoredSecret { sha256, created_at: now, expires_at: None });
+    ClientRecord {
+        client: Client { id: new.id, metadata: new.metadata, disabled_at: None },
+        secrets: kept.or(fresh).into_iter().collect(),
+        declared: true,
+        created_at: old.map_or(now, |old| old.created_at),
+    }
+}
+
+async fn write_declared(conn: &mut Conn, writes: Vec<(bool, ClientRecord)>, now: Timestamp) -> Result<()> {
+    for (is_new, record) in writes {
+        if !is_new {
+            update(conn, &record, now).await?;
+        } else if sqlx::query("SELECT id FROM clients WHERE id = $1").bind(record.client.id.as_str()).fetch_optional(&mut *conn).await?.is_none() {
+            // Another process that starts at the same time may have been faster.
+            insert(conn, &record).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn insert(conn: &mut Conn, record: &ClientRecord) -> Result<()> {
+    let id = record.client.id.as_str();
+    let now = record.created_at.millis();
+    super::users::claim_subject(conn, id, "client").await?;
+    sqlx::query(
+        "INSERT INTO clients (id, metadata, secrets, declared, created_at, updated_at, disabled_at)
+         VALUES ($1, $2, $3, $4, $5, $5, $6)",
+    )
+    .bind(id)
+    .bind(to_json("client", &record.client.metadata)?)
+    .bind(to_json("client secret", &record.secrets)?)
+    .bind(i64::from(record.declared))
+    .bind(now)
+    .bind(record.client.disabled_at.map(Timestamp::millis))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn update(conn: &mut Conn, record: &ClientRecord, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE clients SET metadata = $2, secrets = $3, declared = $4, updated_at = $5, disabled_at = $6 WHERE id = $1",
+    )
+    .bind(record.client.id.as_str())
+    .bind(to_json("client", &record.client.metadata)?)
+    .bind(to_json("client secret", &record.secrets)?)
+    .bind(i64::from(record.declared))
+    .bind(now.millis())
+    .bind(record.client.disabled_at.map(Timestamp::millis))
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,0 +1,341 @@
+//! The two databases behind one face. Reads are single statements on a pool. Writes are owned closures that no
+//! request can cancel: on SQLite one task runs them, many to a transaction, so that one `fsync` serves them all;
+//! on PostgreSQL each is a transaction of its own. A write is acknowledged only after its commit.
+
+use std::any::Any as StdAny;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Result, StoreError};
+
+pub(super) type Conn = AnyConnection;
+pub(super) type Statement<'q> = Query<'q, Any, AnyArguments>;
+
+/// Writes that wait for the SQLite writer; further ones wait outside.
+const QUEUE: usize = 1024;
+/// Writes that share a transaction at most: bounds how long the first of them waits for the last.
+const BATCH: usize = 128;
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 16;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many statements a write has. One that fails leaves SQLite's transaction as it was, so only a write of
+/// several needs a savepoint, which halves the rate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Statements {
+    One,
+    Several,
+}
+
+#[derive(Clone)]
+pub(super) struct Db {
+    pool: AnyPool,
+    writer: Writer,
+}
+
+#[derive(Clone)]
+enum Writer {
+    Sqlite { queue: mpsc::Sender<Job>, path: PathBuf },
+    Postgres,
+}
+
+/// One write on its way to the SQLite writer.
+struct Job {
+    statements: Statements,
+    run: Box<dyn for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Ran> + Send>,
+}
+
+/// A write that ran and waits for its commit.
+struct Ran {
+    /// The transaction is no longer to be trusted.
+    broken: bool,
+    failed: bool,
+    answer: Box<dyn FnOnce(Option<StoreError>) + Send>,
+}
+
+impl Db {
+    pub(super) async fn open(url: &str) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        match url.strip_prefix("sqlite://") {
+            Some(path) => Self::open_sqlite(Path::new(path)).await,
+            None => Self::open_postgres(url).await,
+        }
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self> {
+        create_private_file(path)?;
+        let url = format!("sqlite://{}?mode=rwc", path.display());
+        let options = quiet(AnyConnectOptions::from_str(&url)?);
+        let mut writer = options.connect().await?;
+        configure_sqlite(&mut writer, false).await?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(SQLITE_READERS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .after_connect(|conn, _| Box::pin(configure_sqlite(conn, true)))
+            .connect_with(options.clone())
+            .await?;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        tokio::spawn(run_writer(writer, options, jobs));
+        Ok(Self { pool, writer: Writer::Sqlite { queue, path: path.to_owned() } })
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self> {
+        let pool = AnyPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A ping before each use costs a third of the reads; `is_stale` handles what it would have found.
+            .test_before_acquire(false)
+            .connect_with(quiet(AnyConnectOptions::from_str(url)?))
+            .await?;
+        Ok(Self { pool, writer: Writer::Postgres })
+    }
+
+    /// Applies the migrations that are missing. Processes that start at once take turns: PostgreSQL has an
+    /// advisory lock for it, SQLite a lock file beside the database.
+    pub(super) async fn migrate(&self) -> Result<()> {
+        let lock = match &self.writer {
+            Writer::Sqlite { path, .. } => Some(lock_file(&path.with_extension("db.lock")).await?),
+            Writer::Postgres => None,
+        };
+        let mut migrations = sqlx::migrate!("./migrations");
+        // A newer release may have added tables while this one still runs beside it.
+        migrations.set_ignore_missing(true);
+        let outcome = match &self.writer {
+            Writer::Sqlite { path, .. } => {
+                let url = format!("sqlite://{}?mode=rwc", path.display());
+                let mut conn = quiet(AnyConnectOptions::from_str(&url)?).connect().await?;
+                configure_sqlite(&mut conn, false).await?;
+                let outcome = migrations.run(&mut conn).await;
+                conn.close().await?;
+                outcome
+            }
+            Writer::Postgres => migrations.run(&self.pool).await,
+        };
+        drop(lock);
+        outcome.map_err(|error| StoreError::Unusable(format!("the database could not be migrated: {error}")))
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// At most one row. `statement` builds the query anew if the connection turns out to be stale.
+    pub(super) async fn row(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Option<AnyRow>> {
+        let first = statement().fetch_optional(&self.pool).await;
+        match first {
+            Err(error) if is_stale(&error) => Ok(statement().fetch_optional(&self.pool).await?),
+            other => Ok(other?),
+        }
+    }
+
+    pub(super) async fn rows(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Vec<AnyRow>> {
+        let first = statement().fetch_all(&self.pool).await;
+        match first {
+            Err(error) if is_stale(&error) => Ok(statement().fetch_all(&self.pool).await?),
+            other => Ok(other?),
+        }
+    }
+
+    /// Runs `write` in a transaction and answers after its commit. Dropping the returned future does not stop it.
+    pub(super) async fn write<T, F>(&self, statements: Statements, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        match &self.writer {
+            Writer::Sqlite { queue, .. } => {
+                let (sender, receiver) = oneshot::channel();
+                let job = Job { statements, run: Box::new(move |conn| Box::pin(run_write(conn, write, sender))) };
+                queue.send(job).await.map_err(|_| StoreError::WriterStopped)?;
+                receiver.await.map_err(|_| StoreError::WriterStopped)?
+            }
+            Writer::Postgres => {
+                let pool = self.pool.clone();
+                let task = tokio::spawn(async move { write_postgres(&pool, write).await });
+                task.await.map_err(|_| StoreError::WriterStopped)?
+            }
+        }
+    }
+}
+
+/// Statement logs would carry bound values of every request; slow ones say enough by their SQL text.
+fn quiet(options: AnyConnectOptions) -> AnyConnectOptions {
+    options.disable_statement_logging()
+}
+
+/// A connection that died while it rested in the pool: nothing was executed, so asking again is safe for a read.
+fn is_stale(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
+        || matches!(error, sqlx::Error::Database(inner) if inner.code().is_some_and(|code| code.starts_with("57P")))
+}
+
+fn create_private_file(path: &Path) -> Result<()> {
+    let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).map_err(unusable)?;
+    }
+    // SQLite gives its journal files the mode of the database, so this one decides for all.
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(unusable)?;
+    Ok(())
+}
+
+async fn lock_file(path: &Path) -> Result<File> {
+    let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(unusable)?;
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+    locked.map_err(|_| StoreError::WriterStopped)?.map_err(unusable)
+}
+
+/// Sets what a connection must have, and asserts what durability rests on.
+async fn configure_sqlite(conn: &mut Conn, read_only: bool) -> std::result::Result<(), sqlx::Error> {
+    for pragma in [
+        "PRAGMA busy_timeout = 5000",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA cache_size = -8000",
+    ] {
+        sqlx::query(pragma).execute(&mut *conn).await?;
+    }
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *conn).await?;
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *conn).await?;
+    if mode != "wal" || synchronous != 2 {
+        let found = format!("journal_mode={mode} synchronous={synchronous}: this SQLite would not keep what it acknowledges");
+        return Err(sqlx::Error::Configuration(found.into()));
+    }
+    if read_only {
+        sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+async fn write_postgres<T, F>(pool: &AnyPool, write: F) -> Result<T>
+where
+    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>>,
+{
+    // Until BEGIN was answered nothing was sent that could have been done, so a stale connection costs one retry.
+    let mut transaction = match pool.begin().await {
+        Err(error) if is_stale(&error) => pool.begin().await?,
+        other => other?,
+    };
+    let value = write(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(value)
+}
+
+async fn run_write<T, F>(conn: &mut Conn, write: F, answer: oneshot::Sender<Result<T>>) -> Ran
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
+{
+    let outcome = AssertUnwindSafe(write(conn)).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|panic| {
+        Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) })
+    });
+    // Only a refused key, or our own refusal, leaves the transaction sound for certain; anything else may have
+    // ended it.
+    let sound = |error: &StoreError| matches!(error, StoreError::Conflict(_) | StoreError::Refused(_));
+    let broken = outcome.as_ref().is_err_and(|error| !sound(error));
+    let failed = outcome.is_err();
+    // Nobody may be waiting any more; the write counts all the same.
+    let answer = Box::new(move |lost: Option<StoreError>| {
+        let outcome = match lost {
+            Some(lost) if outcome.is_ok() => Err(lost),
+            _ => outcome,
+        };
+        drop(answer.send(outcome));
+    });
+    Ran { broken, failed, answer }
+}
+
+fn panic_text(panic: &(dyn StdAny + Send)) -> String {
+    panic.downcast_ref::<&str>().map_or_else(|| "panicked".to_owned(), |text| format!("panicked: {text}"))
+}
+
+/// The SQLite writer: takes what waits, runs it in one transaction, commits, answers.
+async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.recv().await {
+        let mut batch = vec![first];
+        while batch.len() < BATCH {
+            let Ok(next) = jobs.try_recv() else { break };
+            batch.push(next);
+        }
+        let (ran, outcome) = run_batch(&mut conn, batch).await;
+        let lost = outcome.err();
+        if let Some(error) = &lost {
+            tracing::error!(%error, "a batch of writes was rolled back");
+            if let Ok(mut fresh) = options.connect().await {
+                if configure_sqlite(&mut fresh, false).await.is_ok() {
+                    conn = fresh;
+                }
+            }
+        }
+        for write in ran {
+            (write.answer)(lost.as_ref().map(|error| StoreError::Unavailable(sqlx::Error::AnyDriverError(error.clone().into()))));
+        }
+    }
+    // The last sender is gone: the process ends.
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "closing the database");
+    }
+}
+
+/// Runs the jobs in one transaction. After an error that may have ended it, everything in the batch fails
+/// unacknowledged; the jobs that had not run yet are dropped, and their callers see that the writer stopped.
+async fn run_batch(conn: &mut Conn, batch: Vec<Job>) -> (Vec<Ran>, std::result::Result<(), String>) {
+    let mut ran = Vec::with_capacity(batch.len());
+    if let Err(error) = execute(conn, "BEGIN IMMEDIATE").await {
+        return (ran, Err(error));
+    }
+    let outcome = run_jobs(conn, batch, &mut ran).await;
+    if outcome.is_err() {
+        // SQLite may have rolled back by itself; then there is nothing to end.
+        if let Err(error) = execute(conn, "ROLLBACK").await {
+            tracing::debug!(error, "rollback");
+        }
+    }
+    (ran, outcome)
+}
+
+async fn run_jobs(conn: &mut Conn, batch: Vec<Job>, ran: &mut Vec<Ran>) -> std::result::Result<(), String> {
+    for job in batch {
+        let done = run_job(conn, job).await?;
+        let broken = done.broken;
+        ran.push(done);
+        if broken {
+            return Err("a write failed".to_owned());
+        }
+    }
+    execute(conn, "COMMIT").await
+}
+
+async fn run_job(conn: &mut Conn, job: Job) -> std::result::Result<Ran, String> {
+    if job.statements == Statements::One {
+        return Ok((job.run)(conn).await);
+    }
+    execute(conn, "SAVEPOINT write").await?;
+    let ran = (job.run)(conn).await;
+    if ran.failed && !ran.broken {
+        execute(conn, "ROLLBACK TO write").await?;
+    }
+    if !ran.broken {
+        execute(conn, "RELEASE write").await?;
+    }
+    Ok(ran)
+}
+
+async fn execute(conn: &mut Conn, sql: &'static str) -> std::result::Result<(), String> {
+    sqlx::query(sql).execute(conn).await.map(drop).map_err(|error| error.to_string())
+}

@@ -1,0 +1,259 @@
+//! Authorizations: one row each, from the code to the last refresh. Every change is one conditional statement, so
+//! that of two requests that race exactly one finds the condition true.
+
+use sqlx::any::AnyRow;
+
+use super::db::{Conn, Statements};
+use super::users::{self, user_columns};
+use super::{Result, Store, column, from_json, to_json};
+use crate::protocol::claims::Authentication;
+use crate::protocol::grant::{GrantRecord, RefreshState};
+use crate::protocol::ids::{ClientId, GrantId, SessionId, UserId};
+use crate::protocol::pkce::CodeChallenge;
+use crate::protocol::time::Timestamp;
+use crate::protocol::user::User;
+
+/// A grant with the secrets that prove its code and its refresh tokens, and its person.
+#[derive(Clone)]
+pub struct StoredGrant {
+    pub grant: GrantRecord,
+    pub user: User,
+    pub code_hash: Vec<u8>,
+    /// Mixed into the authenticity code of each refresh token.
+    pub refresh_seed: Vec<u8>,
+}
+
+/// A grant to make, with the secrets of its code.
+pub struct NewGrant {
+    pub grant: GrantRecord,
+    pub code_hash: [u8; 32],
+    pub refresh_seed: [u8; 32],
+    /// When the row may be forgotten.
+    pub expires_at: Timestamp,
+}
+
+macro_rules! grant_columns {
+    () => {
+        "g.id, g.client_id, g.session_id, g.scope, g.resources, g.claims, g.auth_time, g.acr, g.amr, g.offline, \
+         g.nonce, g.redirect_uri, g.code_challenge, g.code_hash, g.code_expires_at, g.redeemed_at, g.refresh_seed, \
+         g.refresh_generation, g.refresh_rotated_at, g.refresh_used_at, g.refresh_expires_at, g.revoked_at"
+    };
+}
+
+fn read(row: &AnyRow) -> Result<StoredGrant> {
+    let user = users::read(row)?;
+    let time = |name: &str| -> Result<Option<Timestamp>> { Ok(column::<Option<i64>>(row, name)?.map(Timestamp)) };
+    let refresh = match (time("refresh_rotated_at")?, time("refresh_used_at")?, time("refresh_expires_at")?) {
+        (Some(rotated_at), Some(used_at), Some(expires_at)) => {
+            let generation = u32::try_from(column::<i64>(row, "refresh_generation")?).unwrap_or(u32::MAX);
+            Some(RefreshState { generation, rotated_at, used_at, expires_at })
+        }
+        _ => None,
+    };
+    let grant = GrantRecord {
+        id: GrantId::new(column::<String>(row, "id")?),
+        client_id: ClientId::new(column::<String>(row, "client_id")?),
+        user_id: user.id.clone(),
+        session_id: column::<Option<String>>(row, "session_id")?.map(SessionId::new),
+        scope: from_json("grant", column(row, "scope")?)?,
+        resources: from_json("grant", column(row, "resources")?)?,
+        claims: from_json("grant", column(row, "claims")?)?,
+        authentication: Authentication {
+            auth_time: Timestamp(column(row, "auth_time")?),
+            acr: column(row, "acr")?,
+            amr: from_json("grant", column(row, "amr")?)?,
+        },
+        offline: column::<i64>(row, "offline")? != 0,
+        nonce: column(row, "nonce")?,
+        redirect_uri: column(row, "redirect_uri")?,
+        code_challenge: column::<Option<String>>(row, "code_challenge")?.map(CodeChallenge::restored),
+        code_expires_at: Timestamp(column(row, "code_expires_at")?),
+        redeemed_at: time("redeemed_at")?,
+        refresh,
+        revoked_at: time("revoked_at")?,
+    };
+    Ok(StoredGrant { grant, user, code_hash: column(row, "code_hash")?, refresh_seed: column(row, "refresh_seed")? })
+}
+
+impl Store {
+    pub async fn grant(&self, id: &GrantId) -> Result<Option<StoredGrant>> {
+        let sql = concat!(
+            "SELECT ", grant_columns!(), ", ", user_columns!(),
+            " FROM grants g JOIN users u ON u.id = g.user_id WHERE g.id = $1"
+        );
+        let row = self.db.row(|| sqlx::query(sql).bind(id.as_str().to_owned())).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Writes the grant whose code is about to leave. `false` where the id was used before: the sign-in it stands
+    /// for was completed already.
+    pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<bool> {
+        self.db.write(Statements::One, move |conn| Box::pin(async move { insert(conn, &new, now).await })).await
+    }
+
+    /// Uses up the code. `false` where somebody else was first or the grant was revoked.
+    pub async fn redeem_code(
+        &self,
+        id: GrantId,
+        refresh_expires_at: Option<Timestamp>,
+        row_expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let at = now.millis();
+        self.conditional(move |conn| {
+            Box::pin(async move {
+                let refreshes = refresh_expires_at.map(|_| at);
+                sqlx::query(
+                    "UPDATE grants SET redeemed_at = $2, refresh_rotated_at = $3, refresh_used_at = $3,
+                         refresh_expires_at = $4, expires_at = $5
+                     WHERE id = $1 AND redeemed_at IS NULL AND revoked_at IS NULL",
+                )
+                .bind(id.as_str())
+                .bind(at)
+                .bind(refreshes)
+                .bind(refresh_expires_at.map(Timestamp::millis))
+                .bind(row_expires_at.millis())
+                .execute(conn)
+                .await
+            })
+        })
+        .await
+    }
+
+    /// Moves the refresh token from one generation to the next. `false` where somebody else was first.
+    pub async fn rotate_refresh(&self, id: GrantId, from: u32, now: Timestamp) -> Result<bool> {
+        self.conditional(move |conn| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE grants SET refresh_generation = $3, refresh_rotated_at = $4, refresh_used_at = $4
+                     WHERE id = $1 AND refresh_generation = $2 AND revoked_at IS NULL",
+                )
+                .bind(id.as_str())
+                .bind(i64::from(from))
+                .bind(i64::from(from) + 1)
+                .bind(now.millis())
+                .execute(conn)
+                .await
+            })
+        })
+        .await
+    }
+
+    /// Begins the rest of a refresh token anew. `false` where the grant was revoked meanwhile.
+    pub async fn touch_refresh(&self, id: GrantId, now: Timestamp) -> Result<bool> {
+        self.conditional(move |conn| {
+            Box::pin(async move {
+                sqlx::query("UPDATE grants SET refresh_used_at = $2 WHERE id = $1 AND revoked_at IS NULL")
+                    .bind(id.as_str())
+                    .bind(now.millis())
+                    .execute(conn)
+                    .await
+            })
+        })
+        .await
+    }
+
+    /// Ends a grant with all its tokens. `false` where it had ended before.
+    pub async fn revoke_grant(&self, id: GrantId, reason: &'static str, now: Timestamp) -> Result<bool> {
+        self.conditional(move |conn| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
+                )
+                .bind(id.as_str())
+                .bind(now.millis())
+                .bind(reason)
+                .execute(conn)
+                .await
+            })
+        })
+        .await
+    }
+
+    /// Revokes one access token until it would have expired by itself.
+    pub async fn revoke_access_token(&self, jti: String, expires_at: Timestamp) -> Result<()> {
+        self.conditional(move |conn| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO used_ids (kind, id, expires_at) VALUES ('jti', $1, $2) ON CONFLICT DO NOTHING")
+                    .bind(jti)
+                    .bind(expires_at.millis())
+                    .execute(conn)
+                    .await
+            })
+        })
+        .await
+        .map(drop)
+    }
+
+    pub async fn is_access_token_revoked(&self, jti: &str) -> Result<bool> {
+        let sql = "SELECT id FROM used_ids WHERE kind = 'jti' AND id = $1";
+        Ok(self.db.row(|| sqlx::query(sql).bind(jti.to_owned())).await?.is_some())
+    }
+
+    /// One conditional statement; whether its condition held.
+    async fn conditional<F>(&self, statement: F) -> Result<bool>
+    where
+        F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, sqlx::Result<sqlx::any::AnyQueryResult>>
+            + Send
+            + 'static,
+    {
+        self.db
+            .write(Statements::One, move |conn| Box::pin(async move { Ok(statement(conn).await?.rows_affected() > 0) }))
+            .await
+    }
+}
+
+async fn insert(conn: &mut Conn, new: &NewGrant, now: Timestamp) -> Result<bool> {
+    let grant = &new.grant;
+    let done = sqlx::query(
+        "INSERT INTO grants (id, client_id, user_id, session_id, scope, resources, claims, auth_time, acr, amr,
+             offline, nonce, redirect_uri, code_challenge, code_hash, code_expires_at, refresh_seed,
+             refresh_generation, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, $18, $19)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(grant.id.as_str())
+    .bind(grant.client_id.as_str())
+    .bind(grant.user_id.as_str())
+    .bind(grant.session_id.as_ref().map(SessionId::as_str))
+    .bind(to_json("grant", &grant.scope)?)
+    .bind(to_json("grant", &grant.resources)?)
+    .bind(to_json("grant", &grant.claims)?)
+    .bind(grant.authentication.auth_time.millis())
+    .bind(grant.authentication.acr.as_str())
+    .bind(to_json("grant", &grant.authentication.amr)?)
+    .bind(i64::from(grant.offline))
+    .bind(grant.nonce.as_deref())
+    .bind(grant.redirect_uri.as_deref())
+    .bind(grant.code_challenge.as_ref().map(CodeChallenge::as_str))
+    .bind(new.code_hash.to_vec())
+    .bind(grant.code_expires_at.millis())
+    .bind(new.refresh_seed.to_vec())
+    .bind(now.millis())
+    .bind(new.expires_at.millis())
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+pub(super) async fn revoke_online_of_session(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "UPDATE grants SET revoked_at = $2, revoked_reason = 'signed_out'
+         WHERE session_id = $1 AND offline = 0 AND revoked_at IS NULL",
+    )
+    .bind(id.as_str())
+    .bind(now.millis())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn revoke_all_of_user(conn: &mut Conn, id: &UserId, reason: &'static str, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE user_id = $1 AND revoked_at IS NULL")
+        .bind(id.as_str())
+        .bind(now.millis())
+        .bind(reason)
+        .execute(conn)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What Keyward remembers, as verbs: each file holds those of one aggregate as methods of [`Store`], each verb is
+//! one statement or one transaction, and the same SQL text serves SQLite and PostgreSQL. `db.rs` alone knows the
+//! drivers. Nothing here decides a rule of the protocol.
+
+pub mod changes;
+pub mod clients;
+pub mod consents;
+mod db;
+pub mod events;
+pub mod grants;
+pub mod keys;
+pub mod limits;
+pub mod purge;
+pub mod sessions;
+pub mod tickets;
+pub mod users;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::any::AnyRow;
+use sqlx::{ColumnIndex, Decode, Row as _, Type};
+
+use changes::Freshness;
+use clients::ClientCache;
+use db::Db;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, is full, or broke off. Nothing was acknowledged.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// A unique or foreign key stood in the way.
+    #[error("the database refused the change: {0}")]
+    Conflict(#[source] sqlx::Error),
+    /// A verb took its own change back; each says what that means.
+    #[error("refused: {0}")]
+    Refused(&'static str),
+    /// The writer went away in the middle.
+    #[error("the database writer stopped")]
+    WriterStopped,
+    /// A row holds what we never wrote.
+    #[error("a stored {what} cannot be read: {why}")]
+    Corrupt { what: &'static str, why: String },
+    /// The database cannot be used as it is; says what to do.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(inner) if inner.is_unique_violation() || inner.is_foreign_key_violation() => {
+                Self::Conflict(error)
+            }
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
+                Self::Corrupt { what: "column", why: error.to_string() }
+            }
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+/// The store. Cheap to clone; all clones share one database.
+#[derive(Clone)]
+pub struct Store {
+    db: Db,
+    clients: Arc<ClientCache>,
+    freshness: Arc<Freshness>,
+}
+
+impl Store {
+    /// Opens the database and brings its tables up to date.
+    pub async fn open(database_url: &str) -> Result<Self> {
+        let db = Db::open(database_url).await?;
+        db.migrate().await?;
+        let store = Self { db, clients: Arc::default(), freshness: Arc::default() };
+        store.poll_changes().await?;
+        Ok(store)
+    }
+
+    /// Ends all connections once the writes that were accepted are done.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+}
+
+/// A column's value; a wrong type is a corrupt row.
+fn column<'r, T>(row: &'r AnyRow, name: &str) -> Result<T>
+where
+    T: Decode<'r, sqlx::Any> + Type<sqlx::Any>,
+    for<'n> &'n str: ColumnIndex<AnyRow>,
+{
+    Ok(row.try_get(name)?)
+}
+
+fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt { what, why: error.to_string() })
+}
+
+fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| StoreError::Corrupt { what, why: error.to_string() })
+}

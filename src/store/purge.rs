@@ -1,0 +1,44 @@
+//! Expired rows leave in small batches, each a write of its own, so that no request waits for more than one.
+
+use super::db::Statements;
+use super::{Result, Store};
+use crate::protocol::time::Timestamp;
+
+/// Rows that one write removes at most.
+const BATCH: i64 = 200;
+
+/// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
+const STATEMENTS: [&str; 5] = [
+    "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
+    "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
+    "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
+    "DELETE FROM used_ids WHERE (kind, id) IN (SELECT kind, id FROM used_ids WHERE expires_at <= $1 LIMIT $2)",
+    "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)",
+];
+
+impl Store {
+    /// Removes what expired before `now`; how many rows that was.
+    pub async fn purge_expired(&self, now: Timestamp) -> Result<u64> {
+        let mut removed = 0;
+        for sql in STATEMENTS {
+            loop {
+                let batch = self.purge_batch(sql, now).await?;
+                removed += batch;
+                if batch < BATCH.unsigned_abs() {
+                    break;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn purge_batch(&self, sql: &'static str, now: Timestamp) -> Result<u64> {
+        self.db
+            .write(Statements::One, move |conn| {
+                Box::pin(async move {
+                    Ok(sqlx::query(sql).bind(now.millis()).bind(BATCH).execute(conn).await?.rows_affected())
+                })
+            })
+            .await
+    }
+}

@@ -1,0 +1,125 @@
+//! Browser sessions. The cookie's secret is kept as its hash; the row's id is the `sid` that apps are told.
+
+use sqlx::any::AnyRow;
+
+use super::db::{Conn, Statements};
+use super::users::{self, user_columns};
+use super::{Result, Store, column, from_json, to_json};
+use crate::protocol::claims::Authentication;
+use crate::protocol::ids::{SessionId, UserId};
+use crate::protocol::interaction::Session;
+use crate::protocol::time::{Span, Timestamp};
+use crate::protocol::user::User;
+
+/// A session to begin, or to go on under a new secret.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub id: SessionId,
+    pub token_hash: [u8; 32],
+    pub user_id: UserId,
+    pub authentication: Authentication,
+    pub expires_at: Timestamp,
+}
+
+/// A live session with its person.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    pub session: Session,
+    pub user: User,
+    pub last_seen_at: Timestamp,
+}
+
+fn read(row: &AnyRow) -> Result<SignedIn> {
+    let user = users::read(row)?;
+    let authentication = Authentication {
+        auth_time: Timestamp(column(row, "auth_time")?),
+        acr: column(row, "acr")?,
+        amr: from_json("session", column(row, "amr")?)?,
+    };
+    let session = Session {
+        id: SessionId::new(column::<String>(row, "session_id")?),
+        user_id: user.id.clone(),
+        authentication,
+    };
+    Ok(SignedIn { session, user, last_seen_at: Timestamp(column(row, "last_seen_at")?) })
+}
+
+impl Store {
+    /// The live session whose cookie hashes to `token_hash`: not expired, seen within `idle`, its person active.
+    pub async fn session(&self, token_hash: [u8; 32], idle: Span, now: Timestamp) -> Result<Option<SignedIn>> {
+        let sql = concat!(
+            "SELECT s.id AS session_id, s.auth_time, s.acr, s.amr, s.last_seen_at, ", user_columns!(),
+            " FROM sessions s JOIN users u ON u.id = s.user_id
+             WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.last_seen_at > $3 AND u.disabled_at IS NULL"
+        );
+        let seen_after = (now - idle).millis();
+        let statement = || sqlx::query(sql).bind(token_hash.to_vec()).bind(now.millis()).bind(seen_after);
+        self.db.row(statement).await?.as_ref().map(read).transpose()
+    }
+
+    /// Begins a session in place of `replaced`, which ends with its online grants unless it is the same one: the
+    /// same person who signs in again keeps the `sid`, under a new secret.
+    pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<()> {
+        self.db
+            .write(Statements::Several, move |conn| {
+                Box::pin(async move {
+                    if let Some(old) = replaced.filter(|old| *old != new.id) {
+                        end(conn, &old, now).await?;
+                    }
+                    upsert(conn, &new, now).await
+                })
+            })
+            .await
+    }
+
+    /// Notes that a session was used, at most as often as the caller asks.
+    pub async fn touch_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
+        self.db
+            .write(Statements::One, move |conn| {
+                Box::pin(async move {
+                    sqlx::query("UPDATE sessions SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2")
+                        .bind(id.as_str())
+                        .bind(now.millis())
+                        .execute(conn)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Signs out: ends the session and its online grants with their tokens; offline grants live on.
+    pub async fn end_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
+        self.db.write(Statements::Several, move |conn| Box::pin(async move { end(conn, &id, now).await })).await
+    }
+}
+
+async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO sessions (id, token_hash, user_id, auth_time, acr, amr, created_at, last_seen_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8)
+         ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash, auth_time = excluded.auth_time,
+             acr = excluded.acr, amr = excluded.amr, last_seen_at = excluded.last_seen_at, expires_at = excluded.expires_at",
+    )
+    .bind(new.id.as_str())
+    .bind(new.token_hash.to_vec())
+    .bind(new.user_id.as_str())
+    .bind(new.authentication.auth_time.millis())
+    .bind(new.authentication.acr.as_str())
+    .bind(to_json("session", &new.authentication.amr)?)
+    .bind(now.millis())
+    .bind(new.expires_at.millis())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn end(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<()> {
+    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
+    super::grants::revoke_online_of_session(conn, id, now).await
+}
+
+pub(super) async fn end_all_of_user(conn: &mut Conn, id: &UserId) -> Result<()> {
+    sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(id.as_str()).execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! Sealed tickets that are too large for a URL.
+
+use super::db::Statements;
+use super::{Result, Store, column};
+use crate::protocol::time::Timestamp;
+
+impl Store {
+    /// Keeps a sealed ticket under `id`.
+    pub async fn park_ticket(&self, id: String, sealed: String, expires_at: Timestamp) -> Result<()> {
+        self.db
+            .write(Statements::One, move |conn| {
+                Box::pin(async move {
+                    sqlx::query("INSERT INTO pushed_requests (id, sealed, expires_at) VALUES ($1, $2, $3)")
+                        .bind(id)
+                        .bind(sealed)
+                        .bind(expires_at.millis())
+                        .execute(conn)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    pub async fn parked_ticket(&self, id: &str, now: Timestamp) -> Result<Option<String>> {
+        let sql = "SELECT sealed FROM pushed_requests WHERE id = $1 AND expires_at > $2";
+        let row = self.db.row(|| sqlx::query(sql).bind(id.to_owned()).bind(now.millis())).await?;
+        row.as_ref().map(|row| column(row, "sealed")).transpose()
+    }
+}

@@ -1,0 +1,235 @@
+//! People, what they sign in with, and their password hashes.
+
+use serde_json::{Map, Value};
+use sqlx::any::AnyRow;
+
+use super::db::{Conn, Statements};
+use super::{Result, Store, StoreError, column, from_json, to_json};
+use crate::crypto::secret::Secret;
+use crate::protocol::ids::UserId;
+use crate::protocol::time::Timestamp;
+use crate::protocol::user::{LoginName, User};
+
+/// The realm of people who sign in on our own pages; partners have their own.
+pub const REALM_DIRECT: &str = "direct";
+
+/// A person to create. Names are canonical already.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    pub id: UserId,
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub email_verified: bool,
+    pub claims: Map<String, Value>,
+    /// PHC string.
+    pub password_hash: Option<Secret<String>>,
+}
+
+/// What creating a person came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    Yes,
+    UsernameTaken,
+    EmailTaken,
+}
+
+/// The columns that [`read`] wants, of `users` as `u`.
+macro_rules! user_columns {
+    () => {
+        "u.id AS user_id, u.username, u.email, u.email_verified, u.claims AS user_claims, \
+         u.disabled_at AS user_disabled_at, u.updated_at AS user_updated_at"
+    };
+}
+pub(super) use user_columns;
+
+pub(super) fn read(row: &AnyRow) -> Result<User> {
+    let disabled_at: Option<i64> = column(row, "user_disabled_at")?;
+    Ok(User {
+        id: UserId::new(column::<String>(row, "user_id")?),
+        username: column(row, "username")?,
+        email: column(row, "email")?,
+        email_verified: column::<i64>(row, "email_verified")? != 0,
+        claims: from_json("user", column(row, "user_claims")?)?,
+        disabled_at: disabled_at.map(Timestamp),
+        updated_at: Timestamp(column(row, "user_updated_at")?),
+    })
+}
+
+/// Reserves a `sub` for ever.
+///
+/// # Errors
+/// `Conflict` where it was given before.
+pub(super) async fn claim_subject(conn: &mut Conn, id: &str, kind: &'static str) -> Result<()> {
+    sqlx::query("INSERT INTO subjects (id, kind) VALUES ($1, $2)").bind(id).bind(kind).execute(conn).await?;
+    Ok(())
+}
+
+impl Store {
+    pub async fn user(&self, id: &UserId) -> Result<Option<User>> {
+        let sql = concat!("SELECT ", user_columns!(), " FROM users u WHERE u.id = $1");
+        let row = self.db.row(|| sqlx::query(sql).bind(id.as_str().to_owned())).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// The person that a login name means in a realm, with the hash of their password if they have one.
+    pub async fn user_by_login(&self, realm: &'static str, name: &LoginName) -> Result<Option<(User, Option<Secret<String>>)>> {
+        let sql = concat!(
+            "SELECT ", user_columns!(), ", p.hash FROM identifiers i JOIN users u ON u.id = i.user_id
+             LEFT JOIN passwords p ON p.user_id = u.id WHERE i.realm = $1 AND i.kind = $2 AND i.value = $3"
+        );
+        let (kind, value) = name.identifier();
+        let row = self.db.row(|| sqlx::query(sql).bind(realm).bind(kind).bind(value.to_owned())).await?;
+        let Some(row) = row else { return Ok(None) };
+        let hash: Option<String> = column(&row, "hash")?;
+        Ok(Some((read(&row)?, hash.map(Secret::new))))
+    }
+
+    /// Up to `limit` people in the order of their creation, after the one with id `after`.
+    pub async fn users(&self, after: Option<&UserId>, limit: i64) -> Result<Vec<User>> {
+        let sql = concat!(
+            "SELECT ", user_columns!(), " FROM users u
+             WHERE $1 = '' OR (u.created_at, u.id) > (SELECT c.created_at, c.id FROM users c WHERE c.id = $1)
+             ORDER BY u.created_at, u.id LIMIT $2"
+        );
+        let after = after.map_or("", UserId::as_str).to_owned();
+        self.db.rows(|| sqlx::query(sql).bind(after.clone()).bind(limit)).await?.iter().map(read).collect()
+    }
+
+    /// Creates a person of the direct realm; the database decides whose name it is.
+    pub async fn create_user(&self, user: NewUser, now: Timestamp) -> Result<Created> {
+        let result = self.change(move |conn| Box::pin(async move { insert(conn, &user, now).await })).await;
+        match result {
+            Err(StoreError::Refused(USERNAME_TAKEN)) => Ok(Created::UsernameTaken),
+            Err(StoreError::Refused(EMAIL_TAKEN)) => Ok(Created::EmailTaken),
+            other => other.map(|()| Created::Yes),
+        }
+    }
+
+    /// Sets the password and ends all that the old one opened: sessions and grants. `false` where there is no such
+    /// person.
+    pub async fn set_password(&self, id: UserId, hash: Secret<String>, now: Timestamp) -> Result<bool> {
+        self.change(move |conn| {
+            Box::pin(async move {
+                if !touch(conn, &id, now).await? {
+                    return Ok(false);
+                }
+                store_hash(conn, &id, &hash, now).await?;
+                super::sessions::end_all_of_user(conn, &id).await?;
+                super::grants::revoke_all_of_user(conn, &id, "password_changed", now).await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    /// Replaces the hash of an unchanged password by one of today's cost.
+    pub async fn upgrade_password_hash(&self, id: UserId, old: Secret<String>, new: Secret<String>) -> Result<()> {
+        self.db
+            .write(Statements::One, move |conn| {
+                Box::pin(async move {
+                    // Only where the old hash still stands: a password that was changed meanwhile stays changed.
+                    sqlx::query("UPDATE passwords SET hash = $3 WHERE user_id = $1 AND hash = $2")
+                        .bind(id.as_str())
+                        .bind(old.expose())
+                        .bind(new.expose())
+                        .execute(conn)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Disables (`Some`) or enables a person. Disabling ends their sessions and grants.
+    pub async fn set_user_disabled(&self, id: UserId, disabled_at: Option<Timestamp>, now: Timestamp) -> Result<bool> {
+        self.change(move |conn| {
+            Box::pin(async move {
+                let done = sqlx::query("UPDATE users SET disabled_at = $2, updated_at = $3 WHERE id = $1")
+                    .bind(id.as_str())
+                    .bind(disabled_at.map(Timestamp::millis))
+                    .bind(now.millis())
+                    .execute(&mut *conn)
+                    .await?;
+                if disabled_at.is_some() {
+                    super::sessions::end_all_of_user(conn, &id).await?;
+                    super::grants::revoke_all_of_user(conn, &id, "user_disabled", now).await?;
+                }
+                Ok(done.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    /// Forgets a person with everything that is theirs; the `sub` stays taken.
+    pub async fn delete_user(&self, id: UserId) -> Result<bool> {
+        self.change(move |conn| {
+            Box::pin(async move {
+                let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str()).execute(conn).await?;
+                Ok(done.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+}
+
+const USERNAME_TAKEN: &str = "username taken";
+const EMAIL_TAKEN: &str = "email taken";
+
+async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
+    claim_subject(conn, user.id.as_str(), "user").await?;
+    sqlx::query(
+        "INSERT INTO users (id, realm, username, email, email_verified, claims, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+    )
+    .bind(user.id.as_str())
+    .bind(REALM_DIRECT)
+    .bind(user.username.as_deref())
+    .bind(user.email.as_deref())
+    .bind(i64::from(user.email_verified))
+    .bind(to_json("user", &user.claims)?)
+    .bind(now.millis())
+    .execute(&mut *conn)
+    .await?;
+    let names = [("username", &user.username, USERNAME_TAKEN), ("email", &user.email, EMAIL_TAKEN)];
+    for (kind, value, taken) in names {
+        let Some(value) = value else { continue };
+        let done = sqlx::query(
+            "INSERT INTO identifiers (realm, kind, value, user_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        )
+        .bind(REALM_DIRECT)
+        .bind(kind)
+        .bind(value.as_str())
+        .bind(user.id.as_str())
+        .execute(&mut *conn)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::Refused(taken));
+        }
+    }
+    if let Some(hash) = &user.password_hash {
+        store_hash(conn, &user.id, hash, now).await?;
+    }
+    Ok(())
+}
+
+async fn touch(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query("UPDATE users SET updated_at = $2 WHERE id = $1")
+        .bind(id.as_str())
+        .bind(now.millis())
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+async fn store_hash(conn: &mut Conn, id: &UserId, hash: &Secret<String>, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO passwords (user_id, hash, updated_at) VALUES ($1, $2, $3)
+         ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, updated_at = excluded.updated_at",
+    )
+    .bind(id.as_str())
+    .bind(hash.expose())
+    .bind(now.millis())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
