@@ -26,14 +26,7 @@ impl App {
     pub async fn open(config: Config, clock: SharedClock, rng: SharedRng) -> anyhow::Result<Self> {
         let store = Store::open(&config.database_url).await?;
         let keys = Keyring::open(&store, &config.key_source, rng.as_ref(), clock.now()).await?;
-        let metadata = Metadata {
-            issuer: config.issuer.as_str().to_owned(),
-            scopes: config.scopes.clone(),
-            resources: config.resources.clone(),
-            tokens: config.tokens.clone(),
-            op_policy_uri: config.brand.privacy_uri.clone(),
-            op_tos_uri: config.brand.terms_uri.clone(),
-        };
+        let metadata = metadata(&config);
         let limits = Limiter::new(store.clone(), keys.server.limits, config.rate_limits.login);
         let passwords = Hasher::new(&config.passwords, &random_bytes(rng.as_ref()))?;
         Ok(Self { config, metadata, clock, rng, store, keys, limits, passwords })
@@ -41,5 +34,17 @@ impl App {
 
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+}
+
+/// What a configuration makes of us.
+pub fn metadata(config: &Config) -> Metadata {
+    Metadata {
+        issuer: config.issuer.as_str().to_owned(),
+        scopes: config.scopes.clone(),
+        resources: config.resources.clone(),
+        tokens: config.tokens.clone(),
+        op_policy_uri: config.brand.privacy_uri.clone(),
+        op_tos_uri: config.brand.terms_uri.clone(),
     }
 }

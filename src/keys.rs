@@ -168,7 +168,11 @@ fn fingerprint(master: &[u8; 32]) -> String {
     format!("{}.{}", base64url(&sha256(&check)[..6]), base64url(&check))
 }
 
-fn load_master(source: &KeySource, may_create: bool, rng: &dyn Rng) -> Result<(PathBuf, Zeroizing<[u8; 32]>), KeyError> {
+fn load_master(
+    source: &KeySource,
+    may_create: bool,
+    rng: &dyn Rng,
+) -> Result<(PathBuf, Zeroizing<[u8; 32]>), KeyError> {
     let path = match source {
         KeySource::File(path) => path.clone(),
         KeySource::Dir(dir) => dir.join(MASTER_KEY_FILE),
@@ -187,7 +191,10 @@ fn load_master(source: &KeySource, may_create: bool, rng: &dyn Rng) -> Result<(P
     })?;
     let mode = metadata.permissions().mode();
     if mode & 0o007 != 0 {
-        let text = format!("everybody on this machine can read the master key (mode {:03o}); run `chmod 600` on it", mode & 0o777);
+        let text = format!(
+            "everybody on this machine can read the master key (mode {:03o}); run `chmod 600` on it",
+            mode & 0o777
+        );
         return Err(problem(text));
     }
     let text = Zeroizing::new(fs::read_to_string(&path).map_err(|error| problem(error.to_string()))?);

@@ -10,6 +10,7 @@ use crate::crypto::secret::Secret;
 use crate::protocol::claims::is_settable;
 use crate::protocol::client::ClientMetadata;
 use crate::protocol::ids::{ClientId, UserId};
+use crate::protocol::metadata::Metadata;
 use crate::protocol::registration;
 use crate::protocol::user::{InvalidName, LoginName, canonical_email, checked_username};
 use crate::store::StoreError;
@@ -56,7 +57,11 @@ pub fn new_client_secret(app: &App) -> Secret<String> {
 }
 
 /// Creates a person of the direct realm.
-pub async fn create_user(app: &App, profile: Profile, password: Option<Secret<String>>) -> Result<UserId, AccountError> {
+pub async fn create_user(
+    app: &App,
+    profile: Profile,
+    password: Option<Secret<String>>,
+) -> Result<UserId, AccountError> {
     let username = profile.username.as_deref().map(checked_username).transpose()?.map(str::to_owned);
     let email = profile.email.as_deref().map(canonical_email).transpose()?;
     if username.is_none() && email.is_none() {
@@ -100,10 +105,17 @@ pub async fn hash_new_password(app: &App, password: Secret<String>) -> Result<Se
 }
 
 /// Whether metadata may be registered under this id.
-pub fn check_client(app: &App, client_id: &str, metadata: &ClientMetadata, has_secret: bool) -> Result<(), AccountError> {
-    let mut problems = registration::problems(metadata, &app.metadata);
+pub fn check_client(
+    ours: &Metadata,
+    client_id: &str,
+    metadata: &ClientMetadata,
+    has_secret: bool,
+) -> Result<(), AccountError> {
+    let mut problems = registration::problems(metadata, ours);
     match (metadata.is_public(), has_secret) {
-        (true, true) => problems.push("client_secret: a client with token_endpoint_auth_method none has no secret".to_owned()),
+        (true, true) => {
+            problems.push("client_secret: a client with token_endpoint_auth_method none has no secret".to_owned())
+        }
         (false, false) => problems.push("client_secret: needed unless token_endpoint_auth_method is none".to_owned()),
         _ => {}
     }
@@ -114,7 +126,7 @@ pub fn check_client(app: &App, client_id: &str, metadata: &ClientMetadata, has_s
 pub async fn sync(app: &App) -> Result<(), AccountError> {
     let mut declared = Vec::new();
     for client in &app.config.clients {
-        check_client(app, &client.client_id, &client.metadata, client.client_secret.is_some())?;
+        check_client(&app.metadata, &client.client_id, &client.metadata, client.client_secret.is_some())?;
         let secret_sha256 = client.client_secret.as_ref().map(|secret| base64url(&sha256(secret.expose().as_bytes())));
         let id = ClientId::new(client.client_id.as_str());
         declared.push(DeclaredClient { id, metadata: client.metadata.clone(), secret_sha256 });

@@ -32,10 +32,16 @@ pub struct Attempt {
 pub enum Outcome {
     SignedIn(Box<User>),
     /// `left` more attempts before a pause.
-    Refused { left: usize },
-    Throttled { retry_after: Span },
+    Refused {
+        left: usize,
+    },
+    Throttled {
+        retry_after: Span,
+    },
     /// Too many at once; this one was not counted.
-    Overloaded { retry_after: Span },
+    Overloaded {
+        retry_after: Span,
+    },
 }
 
 /// Checks a name and a password.
@@ -83,7 +89,13 @@ pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
 }
 
 /// After the right password: earlier attempts are forgiven, and an old hash is made anew.
-async fn welcome(app: &App, user: &User, hash: Option<Secret<String>>, password: Secret<String>, place: Place) -> Result<()> {
+async fn welcome(
+    app: &App,
+    user: &User,
+    hash: Option<Secret<String>>,
+    password: Secret<String>,
+    place: Place,
+) -> Result<()> {
     app.limits.forgive(place).await?;
     let Some(old) = hash.filter(|hash| app.passwords.needs_rehash(hash.expose())) else { return Ok(()) };
     // Under load the old hash does for another while.
@@ -105,11 +117,7 @@ pub async fn begin_session(app: &App, user_id: &UserId, replaced: Option<&Sessio
         id,
         token_hash: sha256(token.as_bytes()),
         user_id: user_id.clone(),
-        authentication: Authentication {
-            auth_time: now,
-            acr: ACR_PASSWORD.to_owned(),
-            amr: vec!["pwd".to_owned()],
-        },
+        authentication: Authentication { auth_time: now, acr: ACR_PASSWORD.to_owned(), amr: vec!["pwd".to_owned()] },
         expires_at: now + app.config.sessions.absolute,
     };
     app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;

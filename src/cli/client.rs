@@ -204,7 +204,9 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
             output::object(format, &describe(&find(app, &client_id).await?));
             Ok(())
         }
-        ClientCommand::Update { client_id, metadata, disabled } => update(app, format, &client_id, metadata, disabled).await,
+        ClientCommand::Update { client_id, metadata, disabled } => {
+            update(app, format, &client_id, metadata, disabled).await
+        }
         ClientCommand::RotateSecret { client_id, overlap } => rotate_secret(app, format, &client_id, overlap).await,
         ClientCommand::Delete { client_id, yes } => {
             let record = by_hand(find(app, &client_id).await?)?;
@@ -222,7 +224,7 @@ async fn create(app: &App, format: Format, client_id: Option<String>, metadata: 
     let visible = client_id.bytes().all(|b| b.is_ascii_graphic());
     ensure!(visible && !client_id.is_empty(), "a client_id is made of visible ASCII characters");
     let secret = (!metadata.is_public()).then(|| new_client_secret(app));
-    check_client(app, &client_id, &metadata, secret.is_some())?;
+    check_client(&app.metadata, &client_id, &metadata, secret.is_some())?;
     let now = app.now();
     let record = ClientRecord {
         client: Client { id: ClientId::new(client_id.as_str()), metadata, disabled_at: None },
@@ -257,7 +259,7 @@ async fn update(
     if record.client.metadata.is_public() {
         record.secrets.clear();
     }
-    check_client(app, client_id, &record.client.metadata, !record.secrets.is_empty())?;
+    check_client(&app.metadata, client_id, &record.client.metadata, !record.secrets.is_empty())?;
     let shown = describe(&record);
     app.store.update_client(record, app.now()).await?;
     output::object(format, &shown);
@@ -277,14 +279,16 @@ async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span
     record.secrets.push(StoredSecret::of(secret.expose(), now));
     app.store.update_client(record, now).await?;
     let old_until = (overlap > Span::ZERO).then(|| output::time(end));
-    let shown = json!({ "client_id": client_id, "client_secret": secret.expose(), "old_secrets_valid_until": old_until });
+    let shown =
+        json!({ "client_id": client_id, "client_secret": secret.expose(), "old_secrets_valid_until": old_until });
     output::object(format, &shown);
     Ok(())
 }
 
 async fn find(app: &App, client_id: &str) -> anyhow::Result<ClientRecord> {
     let record = app.store.client(&ClientId::new(client_id)).await?;
-    let record = record.with_context(|| format!("there is no client `{client_id}`; `keyward client list` shows all"))?;
+    let record =
+        record.with_context(|| format!("there is no client `{client_id}`; `keyward client list` shows all"))?;
     Ok(record.as_ref().clone())
 }
 

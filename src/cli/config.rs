@@ -2,7 +2,10 @@
 
 use clap::Subcommand;
 
+use crate::account::declared::check_client;
+use crate::app::metadata;
 use crate::config::{Sources, dump, load, reference, template};
+use crate::http::pages::chrome::Branding;
 
 #[derive(Subcommand)]
 pub enum ConfigCommand {
@@ -20,6 +23,11 @@ pub fn run(command: &ConfigCommand, sources: &Sources) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Check => {
             let loaded = load(sources.clone())?;
+            let ours = metadata(&loaded.config);
+            for client in &loaded.config.clients {
+                check_client(&ours, &client.client_id, &client.metadata, client.client_secret.is_some())?;
+            }
+            Branding::new(&loaded.config)?;
             for warning in &loaded.warnings {
                 eprintln!("keyward: warning: {warning}");
             }

@@ -28,11 +28,14 @@ pub fn list(format: Format, columns: &[&str], items: &[Value]) {
         println!("{:#}", Value::Array(items.to_vec()));
         return;
     }
-    let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|name| cell(&item[*name])).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        items.iter().map(|item| columns.iter().map(|name| cell(&item[*name])).collect()).collect();
     let widths: Vec<usize> = columns
         .iter()
         .enumerate()
-        .map(|(at, name)| rows.iter().map(|row| row[at].chars().count()).chain([name.chars().count()]).max().unwrap_or(0))
+        .map(|(at, name)| {
+            rows.iter().map(|row| row[at].chars().count()).chain([name.chars().count()]).max().unwrap_or(0)
+        })
         .collect();
     let line = |cells: &[String]| {
         let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();

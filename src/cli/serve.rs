@@ -1,5 +1,6 @@
 //! `keyward serve`: the provider in production.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -65,7 +66,10 @@ pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Router)>) -> any
 pub fn start_logging(config: &Config) -> anyhow::Result<()> {
     let directives = std::env::var("KEYWARD_LOG").unwrap_or_else(|_| config.log.level.clone());
     let filter = EnvFilter::try_new(&directives).with_context(|| format!("log level `{directives}`"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Pretty => builder.with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

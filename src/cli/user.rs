@@ -74,7 +74,8 @@ pub enum UserCommand {
 pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Result<()> {
     match command {
         UserCommand::Create { username, email, email_verified, name, claims, password_stdin, password_file } => {
-            let mut members: Map<String, Value> = claims.into_iter().map(|(name, value)| (name, claim(value))).collect();
+            let mut members: Map<String, Value> =
+                claims.into_iter().map(|(name, value)| (name, claim(value))).collect();
             if let Some(name) = name {
                 members.insert("name".to_owned(), name.into());
             }
@@ -156,7 +157,9 @@ async fn find(app: &App, name_or_id: &str) -> anyhow::Result<User> {
         Ok(name) => app.store.user_by_login(REALM_DIRECT, &name).await?,
         Err(_) => None,
     };
-    by_name.map(|(user, _)| user).with_context(|| format!("there is no user `{name_or_id}`; `keyward user list` shows all"))
+    by_name
+        .map(|(user, _)| user)
+        .with_context(|| format!("there is no user `{name_or_id}`; `keyward user list` shows all"))
 }
 
 fn describe(user: &User) -> Value {

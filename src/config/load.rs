@@ -16,8 +16,7 @@ use super::issuer::Issuer;
 use super::kind;
 use super::listen::Listen;
 use super::model::{
-    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
-    Sessions,
+    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits, Sessions,
 };
 use super::{read, rules};
 

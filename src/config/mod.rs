@@ -21,8 +21,8 @@ pub use issuer::Issuer;
 pub use listen::Listen;
 pub use load::{Loaded, Sources, dump, load};
 pub use model::{
-    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords,
-    RateLimit, RateLimits, Sessions,
+    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords, RateLimit,
+    RateLimits, Sessions,
 };
 pub use print::{reference, template};
 

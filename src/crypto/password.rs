@@ -25,7 +25,8 @@ pub struct Cost {
 pub struct PasswordError(String);
 
 fn hasher(cost: Cost) -> Result<Argon2<'static>, PasswordError> {
-    let params = Params::new(cost.memory_kib, cost.iterations, 1, Some(32)).map_err(|e| PasswordError(e.to_string()))?;
+    let params =
+        Params::new(cost.memory_kib, cost.iterations, 1, Some(32)).map_err(|e| PasswordError(e.to_string()))?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
@@ -50,7 +51,11 @@ pub fn verify(password: &str, phc: &str) -> bool {
 pub fn needs_rehash(phc: &str, cost: Cost) -> bool {
     let current = PasswordHash::parse(phc, Encoding::B64).ok().and_then(|parsed| {
         let params = Params::try_from(&parsed).ok()?;
-        Some(parsed.algorithm.as_str() == "argon2id" && params.m_cost() == cost.memory_kib && params.t_cost() == cost.iterations)
+        Some(
+            parsed.algorithm.as_str() == "argon2id"
+                && params.m_cost() == cost.memory_kib
+                && params.t_cost() == cost.iterations,
+        )
     });
     current != Some(true)
 }

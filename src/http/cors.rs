@@ -16,7 +16,8 @@ use super::respond;
 
 /// For documents that are the same for everybody.
 pub async fn any_origin(request: Request, next: Next) -> Response {
-    let response = if is_preflight(&request) { respond::empty(StatusCode::NO_CONTENT) } else { next.run(request).await };
+    let response =
+        if is_preflight(&request) { respond::empty(StatusCode::NO_CONTENT) } else { next.run(request).await };
     allow(response, HeaderValue::from_static("*"))
 }
 

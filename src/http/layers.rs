@@ -68,8 +68,12 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     let fault = response.extensions().get::<Fault>();
     let route = route.as_deref().unwrap_or("-");
     match (fault, detail) {
-        (Some(fault), _) => tracing::error!(request_id = %id, %method, path, route, status, micros, %fault, "request failed"),
-        (None, Some(detail)) => tracing::warn!(request_id = %id, %method, path, route, status, micros, detail, "request refused"),
+        (Some(fault), _) => {
+            tracing::error!(request_id = %id, %method, path, route, status, micros, %fault, "request failed")
+        }
+        (None, Some(detail)) => {
+            tracing::warn!(request_id = %id, %method, path, route, status, micros, detail, "request refused")
+        }
         (None, None) => tracing::info!(request_id = %id, %method, path, route, status, micros, "request"),
     }
     response
@@ -86,6 +90,6 @@ fn harden(headers: &mut HeaderMap, https: bool) {
     default(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
     default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     if https {
-        default(STRICT_TRANSPORT_SECURITY, "max-age=63072000; includeSubDomains");
+        default(STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }
 }

@@ -26,7 +26,8 @@ impl Bound {
             }
             Listen::Unix(path) => {
                 remove_stale_socket(path)?;
-                let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+                let listener =
+                    UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
                 // Whoever may reach the directory may talk to us; the proxy usually is another user.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
                 Ok(Self::Unix(listener))

@@ -178,7 +178,9 @@ impl<'a> Addressed<'a> {
     fn scope(&self, metadata: &Metadata) -> Result<ScopeSet, Error> {
         let registered = &self.client.metadata;
         let asked: ScopeSet = match self.params.get("scope") {
-            Some(text) => text.parse().map_err(|_| Error::invalid_scope("scope holds a character that RFC 6749 3.3 forbids"))?,
+            Some(text) => {
+                text.parse().map_err(|_| Error::invalid_scope("scope holds a character that RFC 6749 3.3 forbids"))?
+            }
             // A pre-defined default (RFC 6749 §3.3): all that the client is registered for while the person is there.
             None => registered.scope.filtered(|token| token != scope::OFFLINE_ACCESS),
         };

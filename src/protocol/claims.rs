@@ -17,8 +17,20 @@ const BY_SCOPE: [(&str, &[&str]); 4] = [
     (
         "profile",
         &[
-            "name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile", "picture",
-            "website", "gender", "birthdate", "zoneinfo", "locale", "updated_at",
+            "name",
+            "family_name",
+            "given_name",
+            "middle_name",
+            "nickname",
+            "preferred_username",
+            "profile",
+            "picture",
+            "website",
+            "gender",
+            "birthdate",
+            "zoneinfo",
+            "locale",
+            "updated_at",
         ],
     ),
     ("email", &["email", "email_verified"]),
@@ -294,7 +306,8 @@ mod tests {
 
     #[test]
     fn named_claims_need_the_scope_that_would_bring_them() {
-        let request = ClaimsRequest::parse(r#"{"userinfo":{"email":null,"name":null},"id_token":{"acr":null}}"#).unwrap();
+        let request =
+            ClaimsRequest::parse(r#"{"userinfo":{"email":null,"name":null},"id_token":{"acr":null}}"#).unwrap();
         assert_eq!(request.scopes().to_string(), "email profile");
         let within = request.within(&"openid email".parse().unwrap());
         assert_eq!(within.userinfo.keys().collect::<Vec<_>>(), ["email"]);

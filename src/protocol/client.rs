@@ -183,7 +183,8 @@ impl ClientMetadata {
     /// Origins (RFC 6454) that the client's pages have: `allowed_origins`, and those of its web redirect URIs.
     pub fn origins(&self) -> Vec<String> {
         let redirects = self.redirect_uris.iter().filter_map(|uri| url::Url::parse(uri).ok());
-        let web = redirects.map(|url| url.origin()).filter(url::Origin::is_tuple).map(|origin| origin.ascii_serialization());
+        let web =
+            redirects.map(|url| url.origin()).filter(url::Origin::is_tuple).map(|origin| origin.ascii_serialization());
         web.chain(self.allowed_origins.iter().cloned()).collect()
     }
 

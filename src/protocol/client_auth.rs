@@ -118,9 +118,8 @@ pub fn authenticate(
     let presented = crate::crypto::digest::base64url(&sha256(secret.expose().as_bytes()));
     let live = secrets.iter().filter(|stored| stored.expires_at.is_none_or(|end| now < end));
     // Every secret is compared, so that the time taken does not tell which one was right.
-    let matched = live.fold(false, |matched, stored| {
-        constant_time_eq(stored.sha256.as_bytes(), presented.as_bytes()) | matched
-    });
+    let matched =
+        live.fold(false, |matched, stored| constant_time_eq(stored.sha256.as_bytes(), presented.as_bytes()) | matched);
     if matched { Ok(()) } else { Err(failed()) }
 }
 

@@ -216,10 +216,12 @@ mod tests {
         let selected = SessionId::new("s1");
         let other = SessionId::new("s2");
         let hint = |sub: &str| request(|r| r.hinted_subject = Some(UserId::new(sub)));
-        let none_hint = |sub: &str| request(|r| {
-            r.hinted_subject = Some(UserId::new(sub));
-            r.prompt.none = true;
-        });
+        let none_hint = |sub: &str| {
+            request(|r| {
+                r.hinted_subject = Some(UserId::new(sub));
+                r.prompt.none = true;
+            })
+        };
         let age = |seconds: u32| request(|r| r.max_age = Some(seconds));
         let old = Some(session(BEFORE));
         let new = Some(session(SINCE));
@@ -247,8 +249,18 @@ mod tests {
             (none_hint("alice"), old.clone(), None, "issue openid email"),
             (none_hint("bob"), old.clone(), None, "login_required"),
             (claims(r#"{"id_token":{"sub":{"value":"bob"}}}"#), old.clone(), None, "login"),
-            (claims(r#"{"id_token":{"acr":{"essential":true,"values":["one","two"]}}}"#), old.clone(), None, "issue openid email"),
-            (claims(r#"{"id_token":{"acr":{"essential":true,"value":"two"}}}"#), old.clone(), None, "unmet_authentication_requirements"),
+            (
+                claims(r#"{"id_token":{"acr":{"essential":true,"values":["one","two"]}}}"#),
+                old.clone(),
+                None,
+                "issue openid email",
+            ),
+            (
+                claims(r#"{"id_token":{"acr":{"essential":true,"value":"two"}}}"#),
+                old.clone(),
+                None,
+                "unmet_authentication_requirements",
+            ),
             (claims(r#"{"id_token":{"acr":{"value":"two"}}}"#), old.clone(), None, "issue openid email"),
         ] {
             let progress = Progress { requested_at: REQUESTED, selected, denied: false };

@@ -120,7 +120,9 @@ impl Metadata {
         let mut algs = self.algs(uris);
         let first = algs.next();
         if algs.any(|alg| Some(alg) != first) {
-            return Err(Error::invalid_target("these resources want different signing algorithms: ask for them one by one"));
+            return Err(Error::invalid_target(
+                "these resources want different signing algorithms: ask for them one by one",
+            ));
         }
         Ok(())
     }
@@ -159,7 +161,8 @@ impl Metadata {
     /// Whether `client_id` is the server of one of the resources that a token is for.
     pub fn is_resource_server(&self, client_id: &str, audience: &[&str]) -> bool {
         self.resources.iter().any(|resource| {
-            audience.contains(&resource.uri.as_str()) && resource.introspection_clients.iter().any(|own| own == client_id)
+            audience.contains(&resource.uri.as_str())
+                && resource.introspection_clients.iter().any(|own| own == client_id)
         })
     }
 
@@ -206,10 +209,7 @@ impl Metadata {
             "authorization_response_iss_parameter_supported": true,
         });
         if let Value::Object(members) = &mut document {
-            let optional = [
-                ("op_policy_uri", &self.op_policy_uri),
-                ("op_tos_uri", &self.op_tos_uri),
-            ];
+            let optional = [("op_policy_uri", &self.op_policy_uri), ("op_tos_uri", &self.op_tos_uri)];
             for (name, value) in optional {
                 if let Some(value) = value {
                     members.insert(name.to_owned(), value.as_str().into());

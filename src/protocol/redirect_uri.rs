@@ -21,8 +21,20 @@ wire_enum! {
 
 /// Schemes under which a browser runs or reads something of its own instead of handing the answer to an app.
 const FORBIDDEN_SCHEMES: [&str; 14] = [
-    "about", "blob", "chrome", "data", "file", "filesystem", "ftp", "intent", "javascript", "mailto", "vbscript",
-    "view-source", "ws", "wss",
+    "about",
+    "blob",
+    "chrome",
+    "data",
+    "file",
+    "filesystem",
+    "ftp",
+    "intent",
+    "javascript",
+    "mailto",
+    "vbscript",
+    "view-source",
+    "ws",
+    "wss",
 ];
 
 /// Whether `uri` may be registered as a redirect URI or a post-logout redirect URI.

@@ -39,10 +39,9 @@ pub fn problems(client: &ClientMetadata, metadata: &Metadata) -> Vec<String> {
 }
 
 fn check_uris(client: &ClientMetadata, public: bool, problems: &mut Vec<String>) {
-    for (name, uris) in [
-        ("redirect_uris", &client.redirect_uris),
-        ("post_logout_redirect_uris", &client.post_logout_redirect_uris),
-    ] {
+    for (name, uris) in
+        [("redirect_uris", &client.redirect_uris), ("post_logout_redirect_uris", &client.post_logout_redirect_uris)]
+    {
         let wrong = uris.iter().filter_map(|uri| check_registrable(uri, public).err());
         problems.extend(wrong.map(|problem| format!("{name}: {problem}")));
     }
@@ -68,7 +67,9 @@ fn check_grants(client: &ClientMetadata, public: bool, problems: &mut Vec<String
         problems.push("response_types: the supported response type is code".to_owned());
     }
     if public && client.allows(GrantType::ClientCredentials) {
-        problems.push("grant_types: a public client (token_endpoint_auth_method none) cannot use client_credentials".to_owned());
+        problems.push(
+            "grant_types: a public client (token_endpoint_auth_method none) cannot use client_credentials".to_owned(),
+        );
     }
     if client.scope.contains(scope::OFFLINE_ACCESS) && !client.allows(GrantType::RefreshToken) {
         problems.push("scope: offline_access needs refresh_token among the grant_types".to_owned());
@@ -98,13 +99,19 @@ mod tests {
             (machine(true), Some("grant_types")),
             (ClientMetadata::default(), Some("redirect_uris")),
             (ClientMetadata { redirect_uris: vec!["/cb".to_owned()], ..web() }, Some("redirect_uris")),
-            (ClientMetadata { post_logout_redirect_uris: vec!["javascript:x".to_owned()], ..web() }, Some("post_logout")),
+            (
+                ClientMetadata { post_logout_redirect_uris: vec!["javascript:x".to_owned()], ..web() },
+                Some("post_logout"),
+            ),
             (ClientMetadata { logo_uri: Some("javascript:x".to_owned()), ..web() }, Some("logo_uri")),
             (ClientMetadata { scope: "openid unheard".parse().unwrap(), ..web() }, Some("scope")),
             (ClientMetadata { scope: "openid offline_access".parse().unwrap(), ..web() }, Some("scope")),
             (ClientMetadata { response_types: vec!["token".to_owned()], ..web() }, Some("response_types")),
             (ClientMetadata { access_token_ttl: Some(Span::ZERO), ..web() }, Some("access_token_ttl")),
-            (ClientMetadata { allowed_origins: vec!["https://app.test/".to_owned()], ..web() }, Some("allowed_origins")),
+            (
+                ClientMetadata { allowed_origins: vec!["https://app.test/".to_owned()], ..web() },
+                Some("allowed_origins"),
+            ),
             (ClientMetadata { allowed_origins: vec!["https://app.test".to_owned()], ..web() }, None),
         ] {
             let found = problems(&client, &metadata());

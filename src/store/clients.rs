@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
 use sqlx::any::AnyRow;
@@ -25,18 +26,21 @@ pub struct ClientRecord {
 
 /// Clients by id, and what is computed from all of them, as of the last change that this process knows of.
 pub(super) struct ClientCache {
+    /// Counts the times it was emptied: what was read before the last time must not be put in after it.
+    emptied: AtomicU64,
     by_id: Cache<ClientId, Arc<ClientRecord>>,
     origins: Cache<(), Arc<HashSet<String>>>,
 }
 
 impl Default for ClientCache {
     fn default() -> Self {
-        Self { by_id: Cache::new(10_000), origins: Cache::new(1) }
+        Self { emptied: AtomicU64::new(0), by_id: Cache::new(10_000), origins: Cache::new(1) }
     }
 }
 
 impl ClientCache {
     pub(super) fn clear(&self) {
+        self.emptied.fetch_add(1, Ordering::AcqRel);
         self.by_id.invalidate_all();
         self.origins.invalidate_all();
     }
@@ -78,10 +82,14 @@ impl Store {
                 return Ok(Some(known));
             }
         }
+        let emptied = self.clients.emptied.load(Ordering::Acquire);
         let row = self.db.row(|| select(id)).await?;
         let record = row.as_ref().map(read).transpose()?.map(Arc::new);
         if let Some(record) = &record {
             self.clients.by_id.insert(id.clone(), Arc::clone(record));
+            if self.clients.emptied.load(Ordering::Acquire) != emptied {
+                self.clients.by_id.invalidate(id);
+            }
         }
         Ok(record)
     }
@@ -98,10 +106,15 @@ impl Store {
         let origins = match known {
             Some(origins) => origins,
             None => {
+                let emptied = self.clients.emptied.load(Ordering::Acquire);
                 let clients = self.clients().await?;
                 let enabled = clients.iter().map(|record| &record.client).filter(|client| client.is_enabled());
-                let origins: Arc<HashSet<String>> = Arc::new(enabled.flat_map(|client| client.metadata.origins()).collect());
+                let origins: Arc<HashSet<String>> =
+                    Arc::new(enabled.flat_map(|client| client.metadata.origins()).collect());
                 self.clients.origins.insert((), Arc::clone(&origins));
+                if self.clients.emptied.load(Ordering::Acquire) != emptied {
+                    self.clients.origins.invalidate(&());
+                }
                 origins
             }
         };
@@ -150,7 +163,10 @@ impl Store {
         for new in declared {
             let old = known.iter().find(|old| old.client.id == new.id);
             if old.is_some_and(|old| !old.declared) {
-                let text = format!("client `{}` is declared in the configuration but was made by `keyward client create`; delete one of the two", new.id);
+                let text = format!(
+                    "client `{}` is declared in the configuration but was made by `keyward client create`; delete one of the two",
+                    new.id
+                );
                 return Err(StoreError::Unusable(text));
             }
             let record = declared_record(new, old, now);
@@ -181,7 +197,12 @@ async fn write_declared(conn: &mut Conn, writes: Vec<(bool, ClientRecord)>, now:
     for (is_new, record) in writes {
         if !is_new {
             update(conn, &record, now).await?;
-        } else if sqlx::query("SELECT id FROM clients WHERE id = $1").bind(record.client.id.as_str()).fetch_optional(&mut *conn).await?.is_none() {
+        } else if sqlx::query("SELECT id FROM clients WHERE id = $1")
+            .bind(record.client.id.as_str())
+            .fetch_optional(&mut *conn)
+            .await?
+            .is_none()
+        {
             // Another process that starts at the same time may have been faster.
             insert(conn, &record).await?;
         }

@@ -212,7 +212,8 @@ async fn configure_sqlite(conn: &mut Conn, read_only: bool) -> std::result::Resu
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *conn).await?;
     let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *conn).await?;
     if mode != "wal" || synchronous != 2 {
-        let found = format!("journal_mode={mode} synchronous={synchronous}: this SQLite would not keep what it acknowledges");
+        let found =
+            format!("journal_mode={mode} synchronous={synchronous}: this SQLite would not keep what it acknowledges");
         return Err(sqlx::Error::Configuration(found.into()));
     }
     if read_only {
@@ -241,9 +242,8 @@ where
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
 {
     let outcome = AssertUnwindSafe(write(conn)).catch_unwind().await;
-    let outcome = outcome.unwrap_or_else(|panic| {
-        Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) })
-    });
+    let outcome =
+        outcome.unwrap_or_else(|panic| Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) }));
     // Only a refused key, or our own refusal, leaves the transaction sound for certain; anything else may have
     // ended it.
     let sound = |error: &StoreError| matches!(error, StoreError::Conflict(_) | StoreError::Refused(_));
@@ -283,7 +283,9 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
             }
         }
         for write in ran {
-            (write.answer)(lost.as_ref().map(|error| StoreError::Unavailable(sqlx::Error::AnyDriverError(error.clone().into()))));
+            (write.answer)(
+                lost.as_ref().map(|error| StoreError::Unavailable(sqlx::Error::AnyDriverError(error.clone().into()))),
+            );
         }
     }
     // The last sender is gone: the process ends.

@@ -78,7 +78,10 @@ fn read(row: &AnyRow) -> Result<StoredGrant> {
 impl Store {
     pub async fn grant(&self, id: &GrantId) -> Result<Option<StoredGrant>> {
         let sql = concat!(
-            "SELECT ", grant_columns!(), ", ", user_columns!(),
+            "SELECT ",
+            grant_columns!(),
+            ", ",
+            user_columns!(),
             " FROM grants g JOIN users u ON u.id = g.user_id WHERE g.id = $1"
         );
         let row = self.db.row(|| sqlx::query(sql).bind(id.as_str().to_owned())).await?;
@@ -248,7 +251,12 @@ pub(super) async fn revoke_online_of_session(conn: &mut Conn, id: &SessionId, no
     Ok(())
 }
 
-pub(super) async fn revoke_all_of_user(conn: &mut Conn, id: &UserId, reason: &'static str, now: Timestamp) -> Result<()> {
+pub(super) async fn revoke_all_of_user(
+    conn: &mut Conn,
+    id: &UserId,
+    reason: &'static str,
+    now: Timestamp,
+) -> Result<()> {
     sqlx::query("UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE user_id = $1 AND revoked_at IS NULL")
         .bind(id.as_str())
         .bind(now.millis())

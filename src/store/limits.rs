@@ -36,7 +36,9 @@ impl Store {
                     for _ in 0..TRIES {
                         let Some(old) = attempts(conn, &bucket).await? else { return Ok(()) };
                         let mut times = decode(&old);
-                        let Some(at) = times.iter().rposition(|time| *time == reserved_at.millis()) else { return Ok(()) };
+                        let Some(at) = times.iter().rposition(|time| *time == reserved_at.millis()) else {
+                            return Ok(());
+                        };
                         times.remove(at);
                         if swap(conn, &bucket, Some(&old), &times, None).await? {
                             return Ok(());

@@ -36,11 +36,8 @@ fn read(row: &AnyRow) -> Result<SignedIn> {
         acr: column(row, "acr")?,
         amr: from_json("session", column(row, "amr")?)?,
     };
-    let session = Session {
-        id: SessionId::new(column::<String>(row, "session_id")?),
-        user_id: user.id.clone(),
-        authentication,
-    };
+    let session =
+        Session { id: SessionId::new(column::<String>(row, "session_id")?), user_id: user.id.clone(), authentication };
     Ok(SignedIn { session, user, last_seen_at: Timestamp(column(row, "last_seen_at")?) })
 }
 
@@ -48,7 +45,8 @@ impl Store {
     /// The live session whose cookie hashes to `token_hash`: not expired, seen within `idle`, its person active.
     pub async fn session(&self, token_hash: [u8; 32], idle: Span, now: Timestamp) -> Result<Option<SignedIn>> {
         let sql = concat!(
-            "SELECT s.id AS session_id, s.auth_time, s.acr, s.amr, s.last_seen_at, ", user_columns!(),
+            "SELECT s.id AS session_id, s.auth_time, s.acr, s.amr, s.last_seen_at, ",
+            user_columns!(),
             " FROM sessions s JOIN users u ON u.id = s.user_id
              WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.last_seen_at > $3 AND u.disabled_at IS NULL"
         );

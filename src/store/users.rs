@@ -72,9 +72,15 @@ impl Store {
     }
 
     /// The person that a login name means in a realm, with the hash of their password if they have one.
-    pub async fn user_by_login(&self, realm: &'static str, name: &LoginName) -> Result<Option<(User, Option<Secret<String>>)>> {
+    pub async fn user_by_login(
+        &self,
+        realm: &'static str,
+        name: &LoginName,
+    ) -> Result<Option<(User, Option<Secret<String>>)>> {
         let sql = concat!(
-            "SELECT ", user_columns!(), ", p.hash FROM identifiers i JOIN users u ON u.id = i.user_id
+            "SELECT ",
+            user_columns!(),
+            ", p.hash FROM identifiers i JOIN users u ON u.id = i.user_id
              LEFT JOIN passwords p ON p.user_id = u.id WHERE i.realm = $1 AND i.kind = $2 AND i.value = $3"
         );
         let (kind, value) = name.identifier();
@@ -87,7 +93,9 @@ impl Store {
     /// Up to `limit` people in the order of their creation, after the one with id `after`.
     pub async fn users(&self, after: Option<&UserId>, limit: i64) -> Result<Vec<User>> {
         let sql = concat!(
-            "SELECT ", user_columns!(), " FROM users u
+            "SELECT ",
+            user_columns!(),
+            " FROM users u
              WHERE $1 = '' OR (u.created_at, u.id) > (SELECT c.created_at, c.id FROM users c WHERE c.id = $1)
              ORDER BY u.created_at, u.id LIMIT $2"
         );

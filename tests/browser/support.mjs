@@ -139,10 +139,10 @@ class Keyward {
   async answers(url) {
     await until(`${url} to answer`, async () => {
       if (this.exit) {
-        throw Object.assign(new Error(`keyward ended: ${JSON.stringify(this.exit)}\n${this.log}`), { final: true });
+        throw Object.assign(new Error(`keyward ended: ${JSON.stringify(this.exit)}\n${tail(this.log)}`), { final: true });
       }
       return (await fetch(url)).ok;
-    }).catch(error => { throw error.final ? error : new Error(`${error.message}\n${this.log}`, { cause: error.cause }); });
+    }).catch(error => { throw error.final ? error : new Error(`${error.message}\n${tail(this.log)}`, { cause: error.cause }); });
   }
 
   /** SIGTERM, as a service manager does it; whoever runs Keyward relies on a clean end. */
@@ -155,7 +155,8 @@ class Keyward {
   }
 }
 
-const tail = log => log.split('\n').slice(-40).join('\n');
+/** The end of a log, without the colours of a terminal. */
+const tail = log => log.replace(/\x1b\[[\d;]*m/g, '').trimEnd().split('\n').slice(-12).join('\n');
 
 /** Everything one file of tests puts up, taken down again in reverse. */
 export class Stage {
@@ -278,7 +279,8 @@ export async function browse(browser, options, visit) {
   }
 }
 
-export const isPolicyViolation = message => message.text().includes('Content Security Policy');
+/** A page's own violation: that another site may not frame it is the policy at work. */
+export const isPolicyViolation = message => /Content Security Policy/.test(message.text()) && !/frame-ancestors/.test(message.text());
 
 /** The error with what a person would ask next: where was the browser, and what did the server say? */
 async function explained(error, context, problems) {

@@ -1,1 +1,15 @@
-fn main(){}
+//! The tests of the whole: the real router on both databases, a browser with cookies, and a clock that the test
+//! sets. Each file mirrors one of `src`; `support` holds the harness.
+
+mod support;
+
+mod architecture;
+mod authorize;
+mod conformance;
+mod keys;
+mod login;
+mod logout;
+mod openidconnect_crate;
+mod process;
+mod store;
+mod token;

@@ -26,7 +26,8 @@ impl Cookie {
     /// The value; `None` where the cookie is absent or there are two of it, one of which somebody else set.
     pub fn read(self, headers: &HeaderMap, secure: bool) -> Option<String> {
         let name = self.wire_name(secure);
-        let pairs = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
+        let pairs =
+            headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
         let mut values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(own, _)| *own == name);
         match (values.next(), values.next()) {
             (Some((_, value)), None) if !value.is_empty() => Some(value.to_owned()),

@@ -87,7 +87,12 @@ async fn parse(web: &Web, params: &Params) -> Result<Parsed, PageError> {
 }
 
 /// Takes the next step of a sign-in.
-async fn proceed(web: &Web, headers: &HeaderMap, address: ClientAddress, ticket: Ticket) -> Result<Response, PageError> {
+async fn proceed(
+    web: &Web,
+    headers: &HeaderMap,
+    address: ClientAddress,
+    ticket: Ticket,
+) -> Result<Response, PageError> {
     let app = &web.app;
     let record = app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?;
     let client = record.as_ref().map(|record| &record.client);
@@ -107,7 +112,12 @@ async fn proceed(web: &Web, headers: &HeaderMap, address: ClientAddress, ticket:
 }
 
 /// Asks the rules what comes next for this browser.
-pub async fn next(web: &Web, ticket: &Ticket, client: &Client, signed_in: Option<&SignedIn>) -> Result<Step, PageError> {
+pub async fn next(
+    web: &Web,
+    ticket: &Ticket,
+    client: &Client,
+    signed_in: Option<&SignedIn>,
+) -> Result<Step, PageError> {
     let consent = match signed_in {
         None => None,
         Some(signed_in) => app_consent(web, signed_in, client).await?,
@@ -116,7 +126,11 @@ pub async fn next(web: &Web, ticket: &Ticket, client: &Client, signed_in: Option
     Ok(interaction::next(&ticket.request, client, session, consent.as_ref(), ticket.progress(), web.app.now()))
 }
 
-async fn app_consent(web: &Web, signed_in: &SignedIn, client: &Client) -> Result<Option<interaction::Consent>, PageError> {
+async fn app_consent(
+    web: &Web,
+    signed_in: &SignedIn,
+    client: &Client,
+) -> Result<Option<interaction::Consent>, PageError> {
     Ok(web.app.store.consent(&signed_in.user.id, &client.id).await.map_err(Fault::from)?)
 }
 
@@ -126,7 +140,13 @@ pub async fn step_to(web: &Web, address: ClientAddress, page: &str, ticket: &Tic
     Ok(respond::see_other(&with_query(&web.url(page), &[("ticket", sealed)])))
 }
 
-async fn fail(web: &Web, ticket: &Ticket, target: &RedirectTarget, error: &Error, client: &Client) -> Result<Response, PageError> {
+async fn fail(
+    web: &Web,
+    ticket: &Ticket,
+    target: &RedirectTarget,
+    error: &Error,
+    client: &Client,
+) -> Result<Response, PageError> {
     if ticket.denied {
         let about = About { client_id: Some(&client.id), ..About::default() };
         audit::record(&web.app, EventKind::ConsentDenied, about).await.map_err(Fault::from)?;

@@ -68,7 +68,14 @@ impl Ticket {
         let now = web.app.now();
         let parked = match text.strip_prefix(PARKED) {
             None => None,
-            Some(id) => Some(web.app.store.parked_ticket(id, now).await.map_err(Fault::from)?.ok_or_else(PageError::ticket_expired)?),
+            Some(id) => Some(
+                web.app
+                    .store
+                    .parked_ticket(id, now)
+                    .await
+                    .map_err(Fault::from)?
+                    .ok_or_else(PageError::ticket_expired)?,
+            ),
         };
         let ticket: Self = open_sealed(&web.app.keys.server.tickets, parked.as_deref().unwrap_or(text))?;
         // A clock that was set back does not make a ticket from the future.

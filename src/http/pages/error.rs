@@ -56,7 +56,9 @@ impl PageError {
             ),
             Unaddressed::Repeated(name) => bad(
                 "This sign-in link contradicts itself".to_owned(),
-                &format!("The parameter {name} is there more than once, so we stopped before sending anything anywhere. {developer}"),
+                &format!(
+                    "The parameter {name} is there more than once, so we stopped before sending anything anywhere. {developer}"
+                ),
             ),
             Unaddressed::UnknownClient => bad(
                 "We don’t know the app that sent you here".to_owned(),
@@ -64,10 +66,14 @@ impl PageError {
             ),
             Unaddressed::MissingRedirectUri { client_name } => bad(
                 format!("{client_name} didn’t say where to send you back to"),
-                &format!("The redirect_uri is missing and the app has several, so we stopped before sending anything to it. {developer}"),
+                &format!(
+                    "The redirect_uri is missing and the app has several, so we stopped before sending anything to it. {developer}"
+                ),
             ),
             Unaddressed::UnregisteredRedirectUri { client_name, client_uri, received, registered } => {
-                let lead = format!("The redirect_uri is not registered for this app, so we stopped before sending anything to it. {developer}");
+                let lead = format!(
+                    "The redirect_uri is not registered for this app, so we stopped before sending anything to it. {developer}"
+                );
                 let mut page = bad(format!("{client_name} sent you here with an address we don’t know"), &lead);
                 page.facts.push(("The app asked for", received));
                 if web.development {
@@ -98,7 +104,9 @@ impl PageError {
             StatusCode::BAD_REQUEST,
             "Already signed in",
             "This sign-in was completed already",
-            format!("You came back to a page of a sign-in that is over. Go to {name}; if it doesn’t know you, start again there."),
+            format!(
+                "You came back to a page of a sign-in that is over. Go to {name}; if it doesn’t know you, start again there."
+            ),
         );
         page.back = client.metadata.client_uri.clone().map(|uri| (uri, format!("Go to {name}")));
         page
@@ -129,9 +137,15 @@ impl PageError {
 impl From<Fault> for PageError {
     fn from(fault: Fault) -> Self {
         let (heading, lead) = if fault.transient {
-            ("We can’t do this just now", "Something on our side is busy or being restarted. Nothing was changed; try again in a moment.")
+            (
+                "We can’t do this just now",
+                "Something on our side is busy or being restarted. Nothing was changed; try again in a moment.",
+            )
         } else {
-            ("Something went wrong on our side", "You did nothing wrong. Try again; if it happens again, tell whoever runs this service the request id.")
+            (
+                "Something went wrong on our side",
+                "You did nothing wrong. Try again; if it happens again, tell whoever runs this service the request id.",
+            )
         };
         let mut page = Self::new(fault.status(), "Something went wrong", heading, lead);
         page.retry_after = fault.transient.then_some(Span::from_secs(2));

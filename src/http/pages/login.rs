@@ -114,7 +114,10 @@ pub async fn submit(
         }
         Outcome::Refused { left } => {
             let text = refusal(left);
-            let refused = View { alert: Some(Alert { text: &text, tone: Tone::Refused }), ..view("", Tone::Refused, StatusCode::OK) };
+            let refused = View {
+                alert: Some(Alert { text: &text, tone: Tone::Refused }),
+                ..view("", Tone::Refused, StatusCode::OK)
+            };
             // 200: the page was asked for again, by a person. Password managers take another status for an outage.
             render(&web, &browser, refused).await
         }
@@ -185,7 +188,8 @@ async fn render(web: &Web, browser: &Browser, view: View<'_>) -> Result<Response
         None => None,
         Some((ticket, _)) => web.app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?,
     };
-    let choosing = view.ticket.is_some_and(|(ticket, _)| ticket.request.prompt.select_account && !ticket.request.prompt.login);
+    let choosing =
+        view.ticket.is_some_and(|(ticket, _)| ticket.request.prompt.select_account && !ticket.request.prompt.login);
     let csrf = browser.token(web, CSRF_CONTEXT);
     let action = web.url(path::LOGIN);
     let page = SignInPage {

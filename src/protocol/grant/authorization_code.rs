@@ -154,7 +154,13 @@ mod tests {
         for (name, query, grant, user, expected) in [
             ("happy", CB, Some(grant()), Some(user()), Ok(())),
             ("unknown", CB, None, Some(user()), refused),
-            ("another client", CB, with(&|g| g.client_id = crate::protocol::ids::ClientId::new("b")), Some(user()), refused),
+            (
+                "another client",
+                CB,
+                with(&|g| g.client_id = crate::protocol::ids::ClientId::new("b")),
+                Some(user()),
+                refused,
+            ),
             ("no redirect_uri", "", Some(grant()), Some(user()), refused),
             ("other redirect_uri", "redirect_uri=https://app.test/CB", Some(grant()), Some(user()), refused),
             ("uninvited redirect_uri", CB, with(&|g| g.redirect_uri = None), Some(user()), refused),
@@ -163,14 +169,26 @@ mod tests {
             ("deleted person", CB, Some(grant()), None, refused),
             ("disabled person", CB, Some(grant()), Some(User { disabled_at: Some(NOW), ..user() }), refused),
             ("replay", CB, with(&|g| g.redeemed_at = Some(NOW)), Some(user()), Err((InvalidGrant, true))),
-            ("replay without PKCE", CB, with(&|g| {
-                g.redeemed_at = Some(NOW);
-                g.code_challenge = challenge();
-            }), Some(user()), refused),
+            (
+                "replay without PKCE",
+                CB,
+                with(&|g| {
+                    g.redeemed_at = Some(NOW);
+                    g.code_challenge = challenge();
+                }),
+                Some(user()),
+                refused,
+            ),
             ("PKCE", &verifier, with(&|g| g.code_challenge = challenge()), Some(user()), Ok(())),
             ("PKCE without verifier", CB, with(&|g| g.code_challenge = challenge()), Some(user()), refused),
             ("verifier without PKCE", &verifier, Some(grant()), Some(user()), refused),
-            ("resource beyond", &format!("{CB}&resource=https://pay.test"), Some(grant()), Some(user()), Err((InvalidTarget, false))),
+            (
+                "resource beyond",
+                &format!("{CB}&resource=https://pay.test"),
+                Some(grant()),
+                Some(user()),
+                Err((InvalidTarget, false)),
+            ),
         ] {
             assert_eq!(decide(query, grant, user).map(|_| ()), expected, "{name}");
         }

@@ -32,9 +32,8 @@ impl Grant for ClientCredentials {
             return Err(Error::unauthorized_client("a public client cannot use client_credentials").into());
         }
         // Scopes about a person mean nothing where there is no person (RFC 9700 §4.15).
-        let own = client.metadata.scope.filtered(|token| {
-            !scope::STANDARD.contains(&token) && metadata.supports_scope(token)
-        });
+        let own =
+            client.metadata.scope.filtered(|token| !scope::STANDARD.contains(&token) && metadata.supports_scope(token));
         let scope = match self.scope {
             None => own,
             Some(asked) if asked.is_subset(&own) => asked,

@@ -33,7 +33,13 @@ pub trait Grant: Sized {
 
     /// # Errors
     /// The error to answer, with what must happen to the grant besides.
-    fn decide(self, client: &Client, metadata: &Metadata, facts: Self::Facts, now: Timestamp) -> Result<Issuance, Refusal>;
+    fn decide(
+        self,
+        client: &Client,
+        metadata: &Metadata,
+        facts: Self::Facts,
+        now: Timestamp,
+    ) -> Result<Issuance, Refusal>;
 }
 
 /// A token request whose parameters are in order; one variant for each [`GrantType`].
@@ -126,8 +132,12 @@ pub struct Issuance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
     Nothing,
-    RedeemCode { refresh_expires_at: Option<Timestamp> },
-    Rotate { from: u32 },
+    RedeemCode {
+        refresh_expires_at: Option<Timestamp>,
+    },
+    Rotate {
+        from: u32,
+    },
     /// The same refresh token goes on; its rest begins anew.
     Touch,
 }
@@ -144,7 +154,10 @@ pub struct Refusal {
 pub enum Effect {
     Nothing,
     /// Somebody holds a credential that was used up: whoever it is, the grant ends.
-    Revoke { grant_id: GrantId, reason: RevocationReason },
+    Revoke {
+        grant_id: GrantId,
+        reason: RevocationReason,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

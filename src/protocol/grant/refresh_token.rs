@@ -171,7 +171,12 @@ mod tests {
             ("revoked", GrantRecord { revoked_at: Some(NOW), ..live() }, Some(user()), refused),
             ("expired", GrantRecord { refresh: Some(dead), ..live() }, Some(user()), refused),
             ("never issued", GrantRecord { refresh: None, ..live() }, Some(user()), refused),
-            ("of another client", GrantRecord { client_id: crate::protocol::ids::ClientId::new("b"), ..live() }, Some(user()), refused),
+            (
+                "of another client",
+                GrantRecord { client_id: crate::protocol::ids::ClientId::new("b"), ..live() },
+                Some(user()),
+                refused,
+            ),
             ("deleted person", live(), None, refused),
             ("disabled person", live(), Some(User { disabled_at: Some(NOW), ..user() }), refused),
         ] {

@@ -1,0 +1,36 @@
+//! The harness: a provider in this process, on a database of its own.
+
+#![allow(clippy::disallowed_types)] // Tests make their own randomness and read real JSON.
+
+mod browser;
+mod database;
+mod provider;
+
+pub use browser::{Browser, Page, form_fields, text_of};
+pub use database::{Backend, postgres_database};
+pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of};
+
+/// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($(#[$meta:meta])* async fn $name:ident($provider:ident: Provider) $body:block)+) => {
+        $(
+            $(#[$meta])*
+            mod $name {
+                use super::*;
+
+                async fn case($provider: $crate::support::Provider) $body
+
+                #[tokio::test]
+                async fn sqlite() {
+                    case($crate::support::Provider::start($crate::support::Backend::Sqlite).await).await;
+                }
+
+                #[tokio::test]
+                async fn postgres() {
+                    case($crate::support::Provider::start($crate::support::Backend::Postgres).await).await;
+                }
+            }
+        )+
+    };
+}

@@ -1,0 +1,334 @@
+//! One provider under test, with the clients and people that most tests need.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use keyward::account::declared;
+use keyward::ambient::{Clock, SystemRng};
+use keyward::app::App;
+use keyward::config::{Sources, load};
+use keyward::http::{Web, router};
+use keyward::protocol::time::{Span, Timestamp};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::browser::{Browser, Page};
+use super::database::Backend;
+
+pub const CALLBACK: &str = "https://app.test/cb";
+/// RFC 7636 appendix B.
+pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+
+pub fn challenge() -> &'static str {
+    "code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
+}
+
+/// `web` is confidential and asks for consent, `first` is first-party, `spa` is public, `machine` acts for itself,
+/// `rs` serves a resource. Secrets are the ids with `-secret` behind.
+const CONFIG: &str = r#"
+data_dir = "data"
+key_dir = "keys"
+[brand]
+name = "Northwind ID"
+[passwords]
+memory_kib = 8192
+iterations = 1
+[[scopes]]
+name = "quiz.read"
+description = "Read your quizzes"
+[[scopes]]
+name = "pay"
+[[resources]]
+uri = "https://quiz.test"
+scopes = ["quiz.read"]
+access_token_signing_alg = "ES256"
+introspection_clients = ["rs"]
+[[resources]]
+uri = "https://pay.test"
+scopes = ["pay"]
+access_token_signing_alg = "RS256"
+[[clients]]
+client_id = "web"
+client_secret = "web-secret"
+client_name = "Web <app>"
+client_uri = "https://app.test"
+policy_uri = "https://app.test/policy"
+tos_uri = "https://app.test/tos"
+logo_uri = "https://app.test/logo.png"
+redirect_uris = ["https://app.test/cb", "https://app.test/other"]
+post_logout_redirect_uris = ["https://app.test/bye"]
+grant_types = ["authorization_code", "refresh_token", "client_credentials"]
+scope = "openid profile email address phone offline_access quiz.read"
+[[clients]]
+client_id = "first"
+client_secret = "first-secret"
+redirect_uris = ["https://app.test/cb"]
+post_logout_redirect_uris = ["https://app.test/bye"]
+grant_types = ["authorization_code", "refresh_token"]
+scope = "openid profile email address phone offline_access quiz.read pay"
+first_party = true
+[[clients]]
+client_id = "other"
+client_secret = "other-secret"
+redirect_uris = ["https://app.test/cb"]
+grant_types = ["authorization_code", "refresh_token"]
+scope = "openid profile"
+first_party = true
+[[clients]]
+client_id = "spa"
+token_endpoint_auth_method = "none"
+redirect_uris = ["https://spa.test/cb", "http://127.0.0.1/cb"]
+grant_types = ["authorization_code", "refresh_token"]
+scope = "openid profile offline_access"
+first_party = true
+allowed_origins = ["https://spa2.test"]
+[[clients]]
+client_id = "machine"
+client_secret = "machine-secret"
+grant_types = ["client_credentials"]
+scope = "quiz.read pay"
+[[clients]]
+client_id = "rs"
+client_secret = "rs-secret"
+grant_types = ["client_credentials"]
+[[users]]
+username = "alice"
+email = "alice@example.com"
+email_verified = true
+password = "correct horse"
+name = "Alice Archer"
+family_name = "Archer"
+given_name = "Alice"
+middle_name = "A."
+nickname = "Al"
+profile = "https://alice.test"
+picture = "https://alice.test/me.png"
+website = "https://alice.test/web"
+gender = "female"
+birthdate = "1990-01-01"
+zoneinfo = "Europe/Oslo"
+locale = "nb"
+phone_number = "+4712345678"
+phone_number_verified = true
+address = { formatted = "1 Street", country = "NO" }
+[[users]]
+username = "bob"
+password = "battery staple"
+"#;
+
+/// A clock that stands where the test puts it and moves one millisecond with every look, so that of two events one
+/// is always later.
+pub struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+pub struct Provider {
+    pub app: Arc<App>,
+    pub router: Router,
+    pub clock: Arc<TestClock>,
+    pub issuer: String,
+    pub database_url: String,
+    pub dir: TempDir,
+}
+
+/// A token response.
+#[derive(Clone, Debug)]
+pub struct TokenAnswer {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl TokenAnswer {
+    #[track_caller]
+    pub fn text(&self, name: &str) -> String {
+        self.body[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.body)).to_owned()
+    }
+
+    pub fn error(&self) -> &str {
+        self.body["error"].as_str().unwrap_or_default()
+    }
+}
+
+/// The claims of a JWT, unverified.
+#[track_caller]
+pub fn claims_of(token: &str) -> Value {
+    let payload = token.split('.').nth(1).expect("a JWT");
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64url")).expect("JSON")
+}
+
+impl Provider {
+    pub async fn start(backend: Backend) -> Self {
+        Self::start_with(backend, "https://id.test", "").await
+    }
+
+    /// A provider whose configuration begins with `more`.
+    pub async fn start_with(backend: Backend, issuer: &str, more: &str) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let database_url = backend.create(dir.path()).await;
+        Self::start_on(dir, database_url, issuer, more).await
+    }
+
+    pub async fn start_on(dir: TempDir, database_url: String, issuer: &str, more: &str) -> Self {
+        let clock = Arc::new(TestClock(AtomicI64::new(1_800_000_000_000)));
+        let app = open(&dir, &database_url, issuer, more, Arc::clone(&clock)).await;
+        declared::sync(&app).await.expect("declared clients and users");
+        let app = Arc::new(app);
+        let router = routes(&app, "127.0.0.1");
+        Self { app, router, clock, issuer: issuer.to_owned(), database_url, dir }
+    }
+
+    /// Another process on the same database, as far as it can be one here: its own pools, caches and keyring.
+    pub async fn second(&self) -> (Arc<App>, Router) {
+        let app = Arc::new(open(&self.dir, &self.database_url, &self.issuer, "", Arc::clone(&self.clock)).await);
+        let router = routes(&app, "127.0.0.1");
+        (app, router)
+    }
+
+    pub fn pass(&self, span: Span) {
+        self.clock.0.fetch_add(span.millis(), Ordering::SeqCst);
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser::new(self.router.clone(), &self.issuer)
+    }
+
+    /// A browser at another address.
+    pub fn browser_from(&self, address: &str) -> Browser {
+        Browser::new(routes(&self.app, address), &self.issuer)
+    }
+
+    /// `/authorize` of the client `first` with more parameters.
+    pub fn authorize_url(&self, more: &str) -> String {
+        self.authorize_url_for("first", more)
+    }
+
+    pub fn authorize_url_for(&self, client_id: &str, more: &str) -> String {
+        let mut url = format!("{}/authorize?client_id={client_id}&response_type=code", self.issuer);
+        for (name, value) in [("redirect_uri", CALLBACK), ("scope", "openid"), ("state", "xyz")] {
+            if !more.contains(&format!("{name}=")) {
+                url.push_str(&format!("&{name}={}", value.replace(' ', "+")));
+            }
+        }
+        if more.is_empty() { url } else { format!("{url}&{more}") }
+    }
+
+    /// Signs alice in with a password.
+    pub async fn sign_in(&self, browser: &mut Browser) -> Page {
+        self.sign_in_as(browser, "alice", "correct horse").await
+    }
+
+    pub async fn sign_in_as(&self, browser: &mut Browser, username: &str, password: &str) -> Page {
+        let page = browser.get("/login").await;
+        browser.submit(&page, &[("username", username), ("password", password)]).await
+    }
+
+    /// Starts at `url`, signs alice in and allows what is asked; the redirect that leaves for the app.
+    pub async fn authorize(&self, browser: &mut Browser, url: &str) -> Page {
+        let page = browser.get(url).await;
+        let mut page = browser.follow(page).await;
+        for _ in 0..3 {
+            page = if page.body.contains("id=\"login-submit\"") {
+                let next = browser.submit(&page, &[("username", "alice"), ("password", "correct horse")]).await;
+                browser.follow(next).await
+            } else if page.body.contains("id=\"consent-allow\"") {
+                let next = browser.submit(&page, &[("decision", "allow")]).await;
+                browser.follow(next).await
+            } else {
+                return page;
+            };
+        }
+        page
+    }
+
+    /// A code for alice.
+    pub async fn code(&self, browser: &mut Browser, url: &str) -> String {
+        let page = self.authorize(browser, url).await;
+        page.location_params().remove("code").unwrap_or_else(|| panic!("no code in {}", page.location()))
+    }
+
+    /// A token request with `client_secret_basic`, or as the public client where `client_id` is `spa`.
+    pub async fn token(&self, client_id: &str, fields: &[(&str, &str)]) -> TokenAnswer {
+        self.call(client_id, "/token", fields).await
+    }
+
+    pub async fn call(&self, client_id: &str, path: &str, fields: &[(&str, &str)]) -> TokenAnswer {
+        let mut fields = fields.to_vec();
+        let basic = format!("Basic {}", STANDARD.encode(format!("{client_id}:{client_id}-secret")));
+        let headers = if client_id == "spa" { vec![] } else { vec![("authorization", basic.as_str())] };
+        if client_id == "spa" {
+            fields.push(("client_id", "spa"));
+        }
+        let page = self.browser().send(http::Method::POST, path, Some(&fields), &headers).await;
+        let body = if page.body.is_empty() { Value::Null } else { page.json() };
+        TokenAnswer { status: page.status.as_u16(), body }
+    }
+
+    /// Redeems a code of the client `first`.
+    pub async fn redeem(&self, code: &str) -> TokenAnswer {
+        self.token("first", &[("grant_type", "authorization_code"), ("code", code), ("redirect_uri", CALLBACK)]).await
+    }
+
+    /// Tokens for alice at the client `first` with this scope.
+    pub async fn tokens(&self, scope: &str) -> TokenAnswer {
+        let url = self.authorize_url(&format!("scope={}", scope.replace(' ', "+")));
+        let code = self.code(&mut self.browser(), &url).await;
+        let answer = self.redeem(&code).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer
+    }
+
+    pub async fn refresh(&self, client_id: &str, token: &str) -> TokenAnswer {
+        self.token(client_id, &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    }
+
+    pub async fn userinfo(&self, token: &str) -> Page {
+        let bearer = format!("Bearer {token}");
+        self.browser().send(http::Method::GET, "/userinfo", None, &[("authorization", &bearer)]).await
+    }
+
+    pub async fn introspect(&self, client_id: &str, token: &str) -> Value {
+        self.call(client_id, "/introspect", &[("token", token)]).await.body
+    }
+
+    /// Rows of every table, by a connection of its own.
+    pub async fn row_counts(&self) -> Vec<(String, i64)> {
+        use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+        sqlx::any::install_default_drivers();
+        let mut conn = sqlx::AnyConnection::connect(&self.database_url).await.expect("the database");
+        let mut counts = Vec::new();
+        for table in [
+            "changes", "clients", "consents", "events", "grants", "identifiers", "limits", "passwords",
+            "pushed_requests", "sessions", "settings", "signing_keys", "subjects", "used_ids", "users",
+        ] {
+            let sql = format!("SELECT COUNT(*) AS n FROM {table}");
+            let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut conn).await.expect("a count");
+            counts.push((table.to_owned(), row.get::<i64, _>("n")));
+        }
+        conn.close().await.expect("closing");
+        counts
+    }
+}
+
+async fn open(dir: &TempDir, database_url: &str, issuer: &str, more: &str, clock: Arc<TestClock>) -> App {
+    let file = dir.path().join("keyward.toml");
+    let head = format!("issuer = \"{issuer}\"\nlisten = \"127.0.0.1:0\"\n");
+    std::fs::write(&file, format!("{head}{CONFIG}{more}")).expect("a configuration");
+    let flags = vec![("database.url".to_owned(), database_url.to_owned())];
+    let loaded = load(Sources { files: vec![file], env: Vec::new(), flags }).unwrap_or_else(|errors| panic!("{errors}"));
+    App::open(loaded.config, clock, Arc::new(SystemRng)).await.expect("an app")
+}
+
+fn routes(app: &Arc<App>, peer: &str) -> Router {
+    let web = Web::new(Arc::clone(app), false).expect("a web");
+    let address: IpAddr = peer.parse().expect("an address");
+    router(&web).layer(axum::Extension(ConnectInfo(SocketAddr::new(address, 40_000))))
+}
