@@ -63,11 +63,14 @@ pub fn router(web: &Shared) -> Router {
         .route(path::TOKEN, axum::routing::post(token::token))
         .route(path::USERINFO, get(userinfo::get).post(userinfo::post))
         .route(path::REVOKE, axum::routing::post(revoke::revoke))
+        // Before the layer, so that the layer sees a preflight, which no route answers.
+        .method_not_allowed_fallback(pages::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(web), cors::registered_origins));
     let public = Router::new()
         .route(path::OPENID_CONFIGURATION, get(discovery::openid_configuration))
         .route(path::OAUTH_METADATA, get(discovery::oauth_metadata))
         .route(path::JWKS, get(discovery::jwks))
+        .method_not_allowed_fallback(pages::method_not_allowed)
         .layer(from_fn(cors::any_origin));
     let endpoints = Router::new()
         .route("/", get(login::home))
@@ -78,6 +81,7 @@ pub fn router(web: &Shared) -> Router {
         .route(path::CONSENT, get(consent::show).post(consent::submit))
         .route(path::LOGOUT, get(logout::get).post(logout::post))
         .route(&format!("{}{{name}}", assets::PREFIX), get(assets::asset))
+        .method_not_allowed_fallback(pages::method_not_allowed)
         .merge(api)
         .merge(public);
     let issuer_path = web.app.config.issuer.path().to_owned();
@@ -90,6 +94,5 @@ pub fn router(web: &Shared) -> Router {
             .layer(from_fn(cors::any_origin));
         Router::new().nest(&issuer_path, endpoints).merge(inserted)
     };
-    let routes = routes.fallback(pages::not_found).method_not_allowed_fallback(pages::method_not_allowed);
-    layers::wrap(routes.with_state(Arc::clone(web)), web)
+    layers::wrap(routes.fallback(pages::not_found).with_state(Arc::clone(web)), web)
 }

@@ -117,7 +117,8 @@ describe('a page of somebody else', { timeout: 120_000 }, () => {
         const elsewhere = await context.newPage();
         await attack(elsewhere, lairs[place], '/login', { username: 'x', password: 'y' });
         await signIn(page, ALICE);
-        await page.locator('#sign-out').waitFor();
+        await page.locator('#sign-out, #alert').waitFor();
+        assert.deepEqual(await page.locator('#alert').allInnerTexts(), []);
         assert.match(await textOf(page, 'h1'), /signed in as Alice Archer/);
       });
     });

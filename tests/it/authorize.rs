@@ -1,7 +1,7 @@
 //! `/authorize` and its way through the pages.
 
-use crate::support::{CALLBACK, Provider, challenge};
 use crate::on_both_databases;
+use crate::support::{CALLBACK, Provider, challenge};
 
 on_both_databases! {
     /// The whole way once, as a person goes it.

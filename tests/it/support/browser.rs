@@ -93,11 +93,7 @@ impl Browser {
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 1 << 20).await.expect("a body");
         self.keep_cookies(&parts.headers);
-        Page {
-            status: parts.status,
-            headers: parts.headers,
-            body: String::from_utf8(bytes.to_vec()).expect("text"),
-        }
+        Page { status: parts.status, headers: parts.headers, body: String::from_utf8(bytes.to_vec()).expect("text") }
     }
 
     fn keep_cookies(&mut self, headers: &HeaderMap) {
@@ -175,5 +171,10 @@ pub fn text_of(html: &str) -> String {
 }
 
 fn unescape(text: &str) -> String {
-    text.replace("&#38;", "&").replace("&#60;", "<").replace("&#62;", ">").replace("&#34;", "\"").replace("&#39;", "'").replace("&amp;", "&")
+    text.replace("&#38;", "&")
+        .replace("&#60;", "<")
+        .replace("&#62;", ">")
+        .replace("&#34;", "\"")
+        .replace("&#39;", "'")
+        .replace("&amp;", "&")
 }

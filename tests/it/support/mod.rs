@@ -17,6 +17,7 @@ macro_rules! on_both_databases {
         $(
             $(#[$meta])*
             mod $name {
+                #[allow(unused_imports)] // A short case needs nothing of its file.
                 use super::*;
 
                 async fn case($provider: $crate::support::Provider) $body

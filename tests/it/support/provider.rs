@@ -306,8 +306,21 @@ impl Provider {
         let mut conn = sqlx::AnyConnection::connect(&self.database_url).await.expect("the database");
         let mut counts = Vec::new();
         for table in [
-            "changes", "clients", "consents", "events", "grants", "identifiers", "limits", "passwords",
-            "pushed_requests", "sessions", "settings", "signing_keys", "subjects", "used_ids", "users",
+            "changes",
+            "clients",
+            "consents",
+            "events",
+            "grants",
+            "identifiers",
+            "limits",
+            "passwords",
+            "pushed_requests",
+            "sessions",
+            "settings",
+            "signing_keys",
+            "subjects",
+            "used_ids",
+            "users",
         ] {
             let sql = format!("SELECT COUNT(*) AS n FROM {table}");
             let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut conn).await.expect("a count");
@@ -323,7 +336,8 @@ async fn open(dir: &TempDir, database_url: &str, issuer: &str, more: &str, clock
     let head = format!("issuer = \"{issuer}\"\nlisten = \"127.0.0.1:0\"\n");
     std::fs::write(&file, format!("{head}{CONFIG}{more}")).expect("a configuration");
     let flags = vec![("database.url".to_owned(), database_url.to_owned())];
-    let loaded = load(Sources { files: vec![file], env: Vec::new(), flags }).unwrap_or_else(|errors| panic!("{errors}"));
+    let loaded =
+        load(Sources { files: vec![file], env: Vec::new(), flags }).unwrap_or_else(|errors| panic!("{errors}"));
     App::open(loaded.config, clock, Arc::new(SystemRng)).await.expect("an app")
 }
 
