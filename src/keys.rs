@@ -178,10 +178,11 @@ fn load_master(
         KeySource::Dir(dir) => dir.join(MASTER_KEY_FILE),
     };
     let problem = |problem: String| KeyError::MasterKey { path: path.clone(), problem };
-    if let KeySource::Dir(dir) = source {
-        if !path.exists() && may_create {
-            create_master(dir, &path, rng).map_err(|error| problem(error.to_string()))?;
-        }
+    if let KeySource::Dir(dir) = source
+        && !path.exists()
+        && may_create
+    {
+        create_master(dir, &path, rng).map_err(|error| problem(error.to_string()))?;
     }
     let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => problem(

@@ -56,7 +56,7 @@ enum Command {
     Migrate,
     /// Apps that people sign in to.
     #[command(subcommand)]
-    Client(client::ClientCommand),
+    Client(Box<client::ClientCommand>),
     /// People.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -93,7 +93,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Dev(args) => dev::run(args, &global).await,
         Command::Config(command) => config::run(&command, &sources(&global)),
         Command::Migrate => migrate::run(load(&global)?).await,
-        Command::Client(command) => client::run(command, &open(&global).await?, global.output).await,
+        Command::Client(command) => client::run(*command, &open(&global).await?, global.output).await,
         Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
     }
 }

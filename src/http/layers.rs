@@ -56,7 +56,7 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     };
     let mut detail = None;
     if let Some(page) = response.extensions_mut().remove::<PageError>() {
-        detail = page.detail.clone();
+        detail = page.detail().map(str::to_owned);
         response = page.render(&web, &id);
     }
     harden(response.headers_mut(), web.secure);

@@ -81,11 +81,10 @@ pub fn next(
     if request.prompt.select_account && !selected {
         return Step::SelectAccount;
     }
-    if let Some(acr) = request.claims.id_token.get("acr") {
-        if acr.essential && !acr.accepts(&session.authentication.acr) {
-            let text = "the acr that was required cannot be reached";
-            return Step::Fail(Error::new(ErrorCode::UnmetAuthenticationRequirements, text));
-        }
+    let acr = request.claims.id_token.get("acr");
+    if acr.is_some_and(|acr| acr.essential && !acr.accepts(&session.authentication.acr)) {
+        let text = "the acr that was required cannot be reached";
+        return Step::Fail(Error::new(ErrorCode::UnmetAuthenticationRequirements, text));
     }
     consent_step(request, client, consent, progress)
 }

@@ -77,10 +77,8 @@ fn select(id: &ClientId) -> Statement<'static> {
 impl Store {
     /// The client, disabled or not; `None` where there is none. Answers from memory while no change is known.
     pub async fn client(&self, id: &ClientId) -> Result<Option<Arc<ClientRecord>>> {
-        if self.freshness.is_fresh() {
-            if let Some(known) = self.clients.by_id.get(id) {
-                return Ok(Some(known));
-            }
+        if let Some(known) = self.clients.by_id.get(id).filter(|_| self.freshness.is_fresh()) {
+            return Ok(Some(known));
         }
         let emptied = self.clients.emptied.load(Ordering::Acquire);
         let row = self.db.row(|| select(id)).await?;

@@ -53,8 +53,10 @@ enum Writer {
 /// One write on its way to the SQLite writer.
 struct Job {
     statements: Statements,
-    run: Box<dyn for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Ran> + Send>,
+    run: Run,
 }
+
+type Run = Box<dyn for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Ran> + Send>;
 
 /// A write that ran and waits for its commit.
 struct Ran {
@@ -276,10 +278,10 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
         let lost = outcome.err();
         if let Some(error) = &lost {
             tracing::error!(%error, "a batch of writes was rolled back");
-            if let Ok(mut fresh) = options.connect().await {
-                if configure_sqlite(&mut fresh, false).await.is_ok() {
-                    conn = fresh;
-                }
+            if let Ok(mut fresh) = options.connect().await
+                && configure_sqlite(&mut fresh, false).await.is_ok()
+            {
+                conn = fresh;
             }
         }
         for write in ran {

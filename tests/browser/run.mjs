@@ -11,7 +11,12 @@ import { spec } from 'node:test/reporters';
 import { fileURLToPath } from 'node:url';
 import { requirePrograms } from './support.mjs';
 
-requirePrograms();
+try {
+  requirePrograms();
+} catch (error) {
+  console.error(error.message);
+  process.exit(1);
+}
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const wanted = process.argv.slice(2);
@@ -20,13 +25,13 @@ const files = readdirSync(here)
   .sort()
   .map(name => join(here, name));
 
-let passed = 0;
+// Whatever keeps the end from being reached is a failure.
 process.exitCode = 1;
+let passed = 0;
+let failed = 0;
 const results = run({ files, concurrency: 2, timeout: 300_000 });
-results.on('test:pass', ({ skip, todo }) => { passed += skip === undefined && todo === undefined ? 1 : 0; });
-let failed = files.length === 0;
-results.on('test:fail', () => { failed = true; });
+results.on('test:fail', () => { failed += 1; });
 // A test that does not run is not a test that passes.
-results.on('test:pass', ({ skip, todo }) => { failed ||= skip !== undefined || todo !== undefined; });
-results.on('end', () => { process.exitCode = failed || passed === 0 ? 1 : 0; });
+results.on('test:pass', ({ skip, todo }) => { if (skip === undefined && todo === undefined) passed += 1; else failed += 1; });
+results.on('end', () => { process.exitCode = failed === 0 && passed > 0 ? 0 : 1; });
 results.compose(spec).pipe(process.stdout);

@@ -39,7 +39,7 @@ impl Browser {
     pub fn vouches(&self, web: &Web, headers: &HeaderMap, context: &str, token: Option<&str>) -> bool {
         let expected = self.token(web, context);
         let matches = token.is_some_and(|token| constant_time_eq(token.as_bytes(), expected.as_bytes()));
-        !self.is_new && matches && is_same_origin(headers, &web.app.config.issuer.origin())
+        !self.is_new && matches && is_same_origin(headers, web.app.config.issuer.origin())
     }
 }
 

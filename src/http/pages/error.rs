@@ -13,8 +13,12 @@ use crate::protocol::client::Client;
 use crate::protocol::error::Error;
 use crate::protocol::time::Span;
 
+/// An error for people. Boxed: it is rare, and large.
 #[derive(Clone, Debug)]
-pub struct PageError {
+pub struct PageError(Box<Content>);
+
+#[derive(Clone, Debug)]
+struct Content {
     status: StatusCode,
     title: &'static str,
     heading: String,
@@ -24,13 +28,13 @@ pub struct PageError {
     back: Option<(String, String)>,
     retry_after: Option<Span>,
     /// For the log alone.
-    pub detail: Option<String>,
+    detail: Option<String>,
     fault: Option<Fault>,
 }
 
 impl PageError {
     fn new(status: StatusCode, title: &'static str, heading: impl Into<String>, lead: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Content {
             status,
             title,
             heading: heading.into(),
@@ -40,7 +44,7 @@ impl PageError {
             retry_after: None,
             detail: None,
             fault: None,
-        }
+        }))
     }
 
     /// A request that cannot be answered to any app (RFC 6749 §4.1.2.1).
@@ -75,15 +79,15 @@ impl PageError {
                     "The redirect_uri is not registered for this app, so we stopped before sending anything to it. {developer}"
                 );
                 let mut page = bad(format!("{client_name} sent you here with an address we don’t know"), &lead);
-                page.facts.push(("The app asked for", received));
+                page.0.facts.push(("The app asked for", received));
                 if web.development {
-                    page.facts.push(("Registered", registered.join("\n")));
+                    page.0.facts.push(("Registered", registered.join("\n")));
                 }
-                page.back = client_uri.map(|uri| (uri, format!("Back to {client_name}")));
+                page.0.back = client_uri.map(|uri| (uri, format!("Back to {client_name}")));
                 page
             }
         };
-        page.detail = Some(detail);
+        page.0.detail = Some(detail);
         page
     }
 
@@ -108,7 +112,7 @@ impl PageError {
                 "You came back to a page of a sign-in that is over. Go to {name}; if it doesn’t know you, start again there."
             ),
         );
-        page.back = client.metadata.client_uri.clone().map(|uri| (uri, format!("Go to {name}")));
+        page.0.back = client.metadata.client_uri.clone().map(|uri| (uri, format!("Go to {name}")));
         page
     }
 
@@ -120,7 +124,7 @@ impl PageError {
             "Too many requests from your network",
             "We can’t take another one just now. Wait a few minutes and try again.",
         );
-        page.retry_after = Some(retry_after);
+        page.0.retry_after = Some(retry_after);
         page
     }
 
@@ -148,8 +152,8 @@ impl From<Fault> for PageError {
             )
         };
         let mut page = Self::new(fault.status(), "Something went wrong", heading, lead);
-        page.retry_after = fault.transient.then_some(Span::from_secs(2));
-        page.fault = Some(fault);
+        page.0.retry_after = fault.transient.then_some(Span::from_secs(2));
+        page.0.fault = Some(fault);
         page
     }
 }
@@ -163,7 +167,7 @@ impl From<Error> for PageError {
             "We couldn’t read this request",
             "It is damaged or incomplete. Go back and try again; if you came from an app, its developer has to fix it.",
         );
-        page.facts.push(("Reason", error.description().to_owned()));
+        page.0.facts.push(("Reason", error.description().to_owned()));
         page
     }
 }
@@ -171,29 +175,35 @@ impl From<Error> for PageError {
 /// Leaves the rendering to the layer that knows the request id.
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.0.status.into_response();
         response.extensions_mut().insert(self);
         response
     }
 }
 
 impl PageError {
+    /// What the log says besides.
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
     pub fn render(self, web: &Web, request_id: &str) -> Response {
-        let mut facts: Vec<Fact<'_>> = self.facts.iter().map(|(label, value)| Fact { label, value }).collect();
+        let content = *self.0;
+        let mut facts: Vec<Fact<'_>> = content.facts.iter().map(|(label, value)| Fact { label, value }).collect();
         facts.push(Fact { label: "Request id", value: request_id });
         let page = ErrorPage {
             chrome: web.branding.chrome(),
-            title: self.title,
-            heading: &self.heading,
-            lead: &self.lead,
+            title: content.title,
+            heading: &content.heading,
+            lead: &content.lead,
             facts: &facts,
-            back: self.back.as_ref().map(|(href, label)| Link { href, label }),
+            back: content.back.as_ref().map(|(href, label)| Link { href, label }),
         };
-        let mut response = html(self.status, &page, Forms::None);
-        if let Some(wait) = self.retry_after {
+        let mut response = html(content.status, &page, Forms::None);
+        if let Some(wait) = content.retry_after {
             response = with_retry_after(response, wait);
         }
-        if let Some(fault) = self.fault {
+        if let Some(fault) = content.fault {
             response.extensions_mut().insert(fault);
         }
         response

@@ -68,10 +68,9 @@ pub fn html_with_policy(status: StatusCode, page: &impl Template, policy: &str) 
 
 /// Sends along the cookie that forms are bound to, where the browser has none.
 pub fn with_browser_cookie(web: &Web, browser: &Browser, mut response: Response) -> Response {
-    if browser.is_new {
-        if let Some(cookie) = BROWSER.set(browser.id(), None, web.secure) {
-            response.headers_mut().append(http::header::SET_COOKIE, cookie);
-        }
+    let cookie = BROWSER.set(browser.id(), None, web.secure).filter(|_| browser.is_new);
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(http::header::SET_COOKIE, cookie);
     }
     response
 }
