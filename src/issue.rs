@@ -11,13 +11,14 @@ use crate::keys::KeyError;
 use crate::protocol::claims::{AccessToken, IdToken};
 use crate::protocol::client::{Client, IdTokenClaims, SigningAlg};
 use crate::protocol::grant::{Commit, GrantRecord, Issuance, Subject};
+use crate::protocol::interaction::SIGN_IN_LIFETIME;
 use crate::protocol::scope::{self, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::StoreError;
 
 /// How long a row outlives the last token that leans on it: clocks of processes differ a little.
-const ROW_MARGIN: Span = Span::minutes(5);
+pub const ROW_MARGIN: Span = Span::minutes(5);
 
 /// Tokens that may leave.
 pub struct Tokens {
@@ -79,8 +80,14 @@ fn access_token_ttl(app: &App, client: &Client) -> Span {
 }
 
 /// When a grant's row may go that was made now, before its code is redeemed.
-pub fn unredeemed_row_expiry(app: &App, client: &Client, now: Timestamp) -> Timestamp {
-    now + app.metadata.tokens.authorization_code_ttl + access_token_ttl(app, client) + ROW_MARGIN
+pub fn unredeemed_row_expiry(app: &App, now: Timestamp) -> Timestamp {
+    row_expiry(now, now + app.metadata.tokens.authorization_code_ttl)
+}
+
+/// A row outlives the last token that leans on it, and also the sign-in it came from: while that could be resumed,
+/// the row is what keeps it from giving a second code.
+fn row_expiry(now: Timestamp, last_token: Timestamp) -> Timestamp {
+    last_token.max(now + SIGN_IN_LIFETIME) + ROW_MARGIN
 }
 
 async fn commit(app: &App, issuance: &Issuance, expires_in: Span, now: Timestamp) -> Result<bool, StoreError> {
@@ -90,8 +97,8 @@ async fn commit(app: &App, issuance: &Issuance, expires_in: Span, now: Timestamp
         Commit::Nothing => Ok(true),
         Commit::RedeemCode { refresh_expires_at } => {
             // The last refresh may be answered just before its end, and that answer's token lives on.
-            let last_token = refresh_expires_at.unwrap_or(now) + expires_in + ROW_MARGIN;
-            app.store.redeem_code(id, refresh_expires_at, last_token, now).await
+            let last_token = refresh_expires_at.unwrap_or(now) + expires_in;
+            app.store.redeem_code(id, refresh_expires_at, row_expiry(now, last_token), now).await
         }
         Commit::Rotate { from } => app.store.rotate_refresh(id, from, now).await,
         Commit::Touch => app.store.touch_refresh(id, now).await,

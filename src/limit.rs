@@ -12,7 +12,7 @@ use crate::store::{Result, Store};
 /// Something that is counted.
 #[derive(Clone, Copy, Debug)]
 pub enum Action<'a> {
-    /// A password for an account, from one network: `account` is the canonical login name, known to us or not.
+    /// A password for an account, from one network: `account` is the person's id, or a name that is nobody's.
     SignIn { account: &'a str, from: Option<IpAddr> },
     /// A request too large for a URL, which costs a row.
     ParkTicket { from: Option<IpAddr> },

@@ -47,10 +47,15 @@ pub enum Outcome {
 /// Checks a name and a password.
 pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
     let name = LoginName::parse(&attempt.username).ok();
-    // Names that cannot exist are counted too, each as it was typed.
-    let account = match &name {
-        Some(name) => name.identifier().1.to_owned(),
-        None => attempt.username.chars().take(255).collect(),
+    let known = match &name {
+        Some(name) => app.store.user_by_login(REALM_DIRECT, name).await?,
+        None => None,
+    };
+    // One budget for a person, whichever of their names is typed. Names of nobody are counted too, as they are.
+    let account = match (&known, &name) {
+        (Some((user, _)), _) => user.id.as_str().to_owned(),
+        (None, Some(name)) => name.identifier().1.to_owned(),
+        (None, None) => attempt.username.chars().take(255).collect(),
     };
     let about = About { address: attempt.address, ..About::default() };
     let action = Action::SignIn { account: &account, from: attempt.address };
@@ -60,10 +65,6 @@ pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
             audit::record(app, EventKind::SignInThrottled, about).await?;
             return Ok(Outcome::Throttled { retry_after: throttled.retry_after });
         }
-    };
-    let known = match &name {
-        Some(name) => app.store.user_by_login(REALM_DIRECT, name).await?,
-        None => None,
     };
     let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
     let matched = if attempt.password.expose().len() > MAX_PASSWORD_BYTES {

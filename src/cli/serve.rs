@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -16,6 +17,9 @@ use crate::config::{Config, LogFormat};
 use crate::http::serve::Bound;
 use crate::http::{Web, router};
 use crate::jobs;
+
+/// How long connections may take to end after a signal.
+const DRAIN: Duration = Duration::from_secs(20);
 
 pub async fn run(config: Config) -> anyhow::Result<()> {
     start_logging(&config)?;
@@ -33,12 +37,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// Serves until SIGTERM or SIGINT, then lets requests in flight finish.
 pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Router)>) -> anyhow::Result<()> {
     declared::sync(app).await?;
+    tracing::info!(issuer = %app.metadata.issuer, version = env!("CARGO_PKG_VERSION"), "starting");
     let (stop, stopped) = watch::channel(false);
     jobs::start(app, &stopped);
     let mut tasks = JoinSet::new();
     for (bound, routes) in services {
         if let Some(address) = bound.address() {
-            tracing::info!(%address, issuer = %app.metadata.issuer, "listening");
+            tracing::info!(%address, "listening");
         }
         tasks.spawn(bound.serve(routes, stopped.clone()));
     }
@@ -52,8 +57,15 @@ pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Router)>) -> any
     }
     tracing::info!("stopping");
     let _ = stop.send(true);
-    while let Some(ended) = tasks.join_next().await {
-        ended.context("a listener")??;
+    let drained = tokio::time::timeout(DRAIN, async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a listener")??;
+        }
+        anyhow::Ok(())
+    });
+    match drained.await {
+        Ok(ended) => ended?,
+        Err(_) => tracing::warn!("some connections did not end in time"),
     }
     app.store.close().await;
     match failed {

@@ -83,11 +83,21 @@ impl IntoResponse for Fault {
 pub struct TokenError {
     error: Error,
     fault: Option<Fault>,
+    /// The client used the `Authorization` header, so a 401 answers with a challenge (RFC 6749 §5.2). Without one,
+    /// many clients would report the challenge in place of the error.
+    challenge: bool,
+}
+
+impl TokenError {
+    /// The same error as answer to a request with an `Authorization` header.
+    pub fn challenged(self, challenge: bool) -> Self {
+        Self { challenge, ..self }
+    }
 }
 
 impl From<Error> for TokenError {
     fn from(error: Error) -> Self {
-        Self { error, fault: None }
+        Self { error, fault: None, challenge: false }
     }
 }
 
@@ -99,7 +109,7 @@ impl<F: Into<Fault>> From<F> for TokenError {
         } else {
             Error::new(ErrorCode::ServerError, "this is our fault; the log has the request id")
         };
-        Self { error, fault: Some(fault) }
+        Self { error, fault: Some(fault), challenge: false }
     }
 }
 
@@ -112,8 +122,7 @@ impl IntoResponse for TokenError {
         };
         let body = json!({ "error": self.error.code, "error_description": self.error.description() });
         let mut response = respond::json(status, &body);
-        if status == StatusCode::UNAUTHORIZED {
-            // RFC 6749 §5.2: required where the client used the header; harmless elsewhere.
+        if status == StatusCode::UNAUTHORIZED && self.challenge {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"keyward\""));
         }
         if let Some(fault) = self.fault {

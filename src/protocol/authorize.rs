@@ -80,8 +80,6 @@ pub struct AuthorizationRequest {
     pub claims: ClaimsRequest,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub resources: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub ui_locales: Vec<String>,
 }
 
 /// The `client_id` that a request names, to be loaded before [`Addressed::prove`].
@@ -137,7 +135,6 @@ impl<'a> Addressed<'a> {
         let scope = self.scope(metadata)?;
         let claims = params.get("claims").map(ClaimsRequest::parse).transpose()?.unwrap_or_default();
         let code_challenge = CodeChallenge::parse(params, self.client.metadata.is_public())?;
-        let words = |name: &str| params.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
         Ok(AuthorizationRequest {
             client_id: self.client.id.clone(),
             redirect_uri: params.get("redirect_uri").map(str::to_owned),
@@ -151,7 +148,6 @@ impl<'a> Addressed<'a> {
             hinted_subject: self.hinted_subject(hint)?,
             claims: claims.within(&self.client.metadata.scope),
             resources,
-            ui_locales: words("ui_locales"),
             scope,
         })
     }
@@ -393,7 +389,6 @@ mod tests {
         assert_eq!(parsed.max_age, Some(0));
         assert!(parsed.prompt.login && parsed.prompt.consent && !parsed.prompt.none);
         assert_eq!(parsed.response_mode, ResponseMode::FormPost);
-        assert_eq!(parsed.ui_locales, ["se", "en"]);
         let json = serde_json::to_string(&parsed).unwrap();
         assert_eq!(serde_json::from_str::<AuthorizationRequest>(&json).unwrap(), parsed);
     }

@@ -39,8 +39,8 @@ const BY_SCOPE: [(&str, &[&str]); 4] = [
 ];
 
 /// Claims of every ID token, which are not about the person.
-const PROTOCOL_CLAIMS: [&str; 12] =
-    ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash"];
+const PROTOCOL_CLAIMS: [&str; 11] =
+    ["iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash"];
 
 /// `claims_supported` (OpenID Connect Discovery §3).
 pub fn supported() -> Vec<&'static str> {

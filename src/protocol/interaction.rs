@@ -10,6 +10,9 @@ use super::ids::{SessionId, UserId};
 use super::scope::{self, ScopeSet};
 use super::time::{Span, Timestamp};
 
+/// How long a person may take from the app's request to its answer.
+pub const SIGN_IN_LIFETIME: Span = Span::minutes(30);
+
 /// A live session of this browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -157,7 +160,6 @@ mod tests {
             hinted_subject: None,
             claims: ClaimsRequest::default(),
             resources: Vec::new(),
-            ui_locales: Vec::new(),
         };
         change(&mut request);
         request

@@ -177,6 +177,7 @@ impl Metadata {
             members.insert("acr_values_supported".to_owned(), json!([ACR_PASSWORD]));
             members.insert("claim_types_supported".to_owned(), json!(["normal"]));
             members.insert("claims_supported".to_owned(), json!(claims::supported()));
+            members.insert("ui_locales_supported".to_owned(), json!(["en"]));
             members.insert("claims_parameter_supported".to_owned(), true.into());
             members.insert("display_values_supported".to_owned(), json!(["page"]));
             members.insert("prompt_values_supported".to_owned(), json!(["none", "login", "consent", "select_account"]));

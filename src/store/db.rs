@@ -129,7 +129,12 @@ impl Db {
         outcome.map_err(|error| StoreError::Unusable(format!("the database could not be migrated: {error}")))
     }
 
+    /// Waits for the writes that were accepted, then ends the connections.
     pub(super) async fn close(&self) {
+        // Whatever stands in the queue is done before this is.
+        if let Err(error) = self.write(Statements::One, |_| Box::pin(async { Ok(()) })).await {
+            tracing::warn!(%error, "closing the database");
+        }
         self.pool.close().await;
     }
 

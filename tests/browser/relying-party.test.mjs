@@ -134,8 +134,10 @@ describe('a relying party on openid-client', { timeout: 120_000 }, () => {
         for (const authentication of [methods[other](SECRET), methods[clientId]('another secret'), oidc.None()]) {
           const impostor = await discover(provider.issuer, clientId, authentication);
           const error = await oidc.authorizationCodeGrant(impostor, current, checks).catch(refusal => refusal);
-          refused(401)(error);
-          assert.equal((await error.response.json()).error, 'invalid_client');
+          // With a challenge the library keeps the answer for the app; without one it reads the error itself.
+          const answer = error.error === undefined ? await error.response.json() : error;
+          assert.equal(error.status, 401);
+          assert.equal(answer.error, 'invalid_client');
         }
         // Control: the code is still good for the one it belongs to.
         await knowsAlice(config, await oidc.authorizationCodeGrant(config, current, checks));

@@ -1,1 +1,918 @@
-//! (being written)
+//! The store's promises, on both databases: what races decide, what a failure leaves behind, what other processes
+//! learn, and what is forgotten when.
+
+#![allow(clippy::disallowed_methods)] // Deadlines are real time.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use keyward::ambient::{SystemRng, random_bytes};
+use keyward::config::{Sources, load};
+use keyward::crypto::secret::Secret;
+use keyward::protocol::claims::{Authentication, ClaimsRequest};
+use keyward::protocol::client::{Client, ClientMetadata};
+use keyward::protocol::grant::GrantRecord;
+use keyward::protocol::ids::{ClientId, GrantId, SessionId, UserId};
+use keyward::protocol::time::{Span, Timestamp};
+use keyward::protocol::user::LoginName;
+use keyward::store::clients::ClientRecord;
+use keyward::store::grants::NewGrant;
+use keyward::store::limits::Reserved;
+use keyward::store::sessions::NewSession;
+use keyward::store::users::{Created, NewUser, REALM_DIRECT};
+use keyward::store::{Store, StoreError};
+use tempfile::TempDir;
+
+use crate::on_both_databases;
+use crate::support::{Backend, Provider};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+const FAR: Timestamp = Timestamp(1_900_000_000_000);
+const IDLE: Span = Span::hours(12);
+
+fn fresh() -> [u8; 16] {
+    random_bytes(&SystemRng)
+}
+
+fn person(username: &str) -> NewUser {
+    NewUser {
+        id: UserId::from_random(fresh()),
+        username: Some(username.to_owned()),
+        email: None,
+        email_verified: false,
+        claims: serde_json::Map::new(),
+        password_hash: Some(Secret::new("$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA".to_owned())),
+    }
+}
+
+fn with_email(username: &str, email: &str) -> NewUser {
+    NewUser { email: Some(email.to_owned()), ..person(username) }
+}
+
+/// Makes a person whose name nobody has.
+async fn somebody(store: &Store) -> UserId {
+    let user = person(&format!("user-{}", UserId::from_random(fresh())));
+    let id = user.id.clone();
+    assert_eq!(store.create_user(user, NOW).await.expect("created"), Created::Yes);
+    id
+}
+
+fn app_called(id: &str, name: &str) -> ClientRecord {
+    let metadata = ClientMetadata {
+        client_name: Some(name.to_owned()),
+        redirect_uris: vec![format!("https://{}.test/cb", id.to_lowercase())],
+        ..ClientMetadata::default()
+    };
+    ClientRecord {
+        client: Client { id: ClientId::new(id), metadata, disabled_at: None },
+        secrets: Vec::new(),
+        declared: false,
+        created_at: NOW,
+    }
+}
+
+async fn name_of(store: &Store, id: &str) -> Option<String> {
+    let record = store.client(&ClientId::new(id)).await.expect("an answer")?;
+    record.client.metadata.client_name.clone()
+}
+
+fn authentication() -> Authentication {
+    Authentication { auth_time: NOW, acr: "urn:test".to_owned(), amr: vec!["pwd".to_owned()] }
+}
+
+fn session_of(user_id: &UserId, id: &SessionId, secret: u8, expires_at: Timestamp) -> NewSession {
+    NewSession {
+        id: id.clone(),
+        token_hash: [secret; 32],
+        user_id: user_id.clone(),
+        authentication: authentication(),
+        expires_at,
+    }
+}
+
+/// A grant of the client `first` for this person; online where `session` is given.
+fn grant_for(user_id: &UserId, id: &GrantId, session: Option<&SessionId>) -> NewGrant {
+    let grant = GrantRecord {
+        id: id.clone(),
+        client_id: ClientId::new("first"),
+        user_id: user_id.clone(),
+        session_id: session.cloned(),
+        scope: "openid".parse().expect("a scope"),
+        resources: Vec::new(),
+        claims: ClaimsRequest::default(),
+        authentication: authentication(),
+        offline: session.is_none(),
+        nonce: None,
+        redirect_uri: None,
+        code_challenge: None,
+        code_expires_at: NOW + Span::minutes(1),
+        redeemed_at: None,
+        refresh: None,
+        revoked_at: None,
+    };
+    NewGrant { grant, code_hash: [1; 32], refresh_seed: [2; 32], expires_at: FAR }
+}
+
+async fn new_grant(store: &Store, user_id: &UserId, session: Option<&SessionId>) -> GrantId {
+    let id = GrantId::from_random(fresh());
+    assert!(store.create_grant(grant_for(user_id, &id, session), NOW).await.expect("written"));
+    id
+}
+
+async fn is_revoked(store: &Store, id: &GrantId) -> bool {
+    store.grant(id).await.expect("an answer").expect("a grant").grant.revoked_at.is_some()
+}
+
+/// Runs them all at once, each as a task of its own.
+async fn at_once<F>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+    join_all(tasks).await.into_iter().map(|joined| joined.expect("no panic")).collect()
+}
+
+async fn rows(provider: &Provider) -> HashMap<String, i64> {
+    provider.row_counts().await.into_iter().collect()
+}
+
+/// Asks again and again until the answer is yes.
+async fn eventually(what: &str, mut asked: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !asked().await {
+        assert!(Instant::now() < deadline, "it never came true that {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+mod opening {
+    use super::*;
+
+    async fn at_once_on_an_empty_database(backend: Backend) {
+        for _ in 0..4 {
+            let dir = TempDir::new().expect("a directory");
+            let url = backend.create(dir.path()).await;
+            let opened = at_once((0..8).map(|_| {
+                let url = url.clone();
+                async move { Store::open(&url).await }
+            }))
+            .await;
+            for store in &opened {
+                let store = store.as_ref().unwrap_or_else(|error| panic!("{backend:?}: {error}"));
+                assert!(store.clients().await.expect("tables").is_empty());
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn processes_that_start_at_once_on_an_empty_sqlite_take_turns() {
+        at_once_on_an_empty_database(Backend::Sqlite).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn processes_that_start_at_once_on_an_empty_postgres_take_turns() {
+        at_once_on_an_empty_database(Backend::Postgres).await;
+    }
+
+    #[tokio::test]
+    async fn a_second_start_finds_everything_as_it_was() {
+        for backend in Backend::BOTH {
+            let dir = TempDir::new().expect("a directory");
+            let url = backend.create(dir.path()).await;
+            let store = Store::open(&url).await.expect("the first time");
+            store.create_client(app_called("kept", "Kept")).await.expect("written");
+            store.close().await;
+            for _ in 0..2 {
+                let store = Store::open(&url).await.expect("another time");
+                assert_eq!(name_of(&store, "kept").await.as_deref(), Some("Kept"), "{backend:?}");
+                store.close().await;
+            }
+        }
+    }
+
+    /// During a roll-out the new release migrates while the old one still starts here and there.
+    #[tokio::test]
+    async fn a_database_that_a_newer_release_migrated_still_opens() {
+        use sqlx::Connection as _;
+        for backend in Backend::BOTH {
+            let dir = TempDir::new().expect("a directory");
+            let url = backend.create(dir.path()).await;
+            Store::open(&url).await.expect("the first time").close().await;
+            let mut conn = sqlx::AnyConnection::connect(&url).await.expect("the database");
+            sqlx::query(
+                "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 SELECT 99991231235959, 'from the future', success, checksum, 0 FROM _sqlx_migrations LIMIT 1",
+            )
+            .execute(&mut conn)
+            .await
+            .expect("a later migration");
+            conn.close().await.expect("closed");
+            Store::open(&url).await.unwrap_or_else(|error| panic!("{backend:?}: {error}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_is_an_error_and_not_a_new_one() {
+        let dir = TempDir::new().expect("a directory");
+        let file = dir.path().join("keyward.db");
+        std::fs::write(&file, "this is a text, and long enough to be no empty database at all\n".repeat(50))
+            .expect("written");
+        let error = Store::open(&format!("sqlite://{}", file.display())).await.err().expect("refused");
+        assert!(error.to_string().contains("not a database"), "{error}");
+        assert!(std::fs::read_to_string(&file).expect("untouched").starts_with("this is a text"));
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode()
+            & 0o777
+    }
+
+    #[tokio::test]
+    async fn the_files_of_sqlite_are_for_their_owner_alone() {
+        let dir = TempDir::new().expect("a directory");
+        let store =
+            Store::open(&format!("sqlite://{}/deeper/keyward.db", dir.path().display())).await.expect("an open store");
+        store.create_client(app_called("a", "A")).await.expect("written");
+        for name in ["keyward.db", "keyward.db-wal", "keyward.db-shm", "keyward.db.lock"] {
+            assert_eq!(mode(&dir.path().join("deeper").join(name)), 0o600, "{name}");
+        }
+    }
+
+    /// `database.url` is a URL: a space in a directory's name stands in it as `%20`, and the configuration writes
+    /// its default that way.
+    #[tokio::test]
+    async fn a_path_that_a_url_has_to_escape_means_the_file_it_names() {
+        let dir = TempDir::new().expect("a directory");
+        let place = dir.path().join("My Site 50%");
+        std::fs::create_dir(&place).expect("a directory");
+        let file = place.join("keyward.toml");
+        std::fs::write(&file, "issuer = \"https://id.test\"\n").expect("written");
+        let loaded = load(Sources { files: vec![file], ..Sources::default() }).expect("a configuration");
+        let url = &loaded.config.database_url;
+        let store = Store::open(url).await.unwrap_or_else(|error| panic!("{url:?}: {error}"));
+        store.create_client(app_called("a", "A")).await.expect("written");
+        assert_eq!(mode(&place.join("data").join("keyward.db")), 0o600);
+        let made: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
+        assert_eq!(made.len(), 1, "a directory of another name was made: {made:?}");
+    }
+}
+
+on_both_databases! {
+    async fn of_fifty_people_who_want_one_username_one_gets_it(provider: Provider) {
+        let before = rows(&provider).await;
+        let made = at_once((0..50).map(|_| {
+            let store = provider.app.store.clone();
+            async move { store.create_user(person("carol"), NOW).await.expect("an answer") }
+        }))
+        .await;
+        assert_eq!(made.iter().filter(|made| **made == Created::Yes).count(), 1);
+        assert_eq!(made.iter().filter(|made| **made == Created::UsernameTaken).count(), 49);
+        let after = rows(&provider).await;
+        for table in ["subjects", "users", "identifiers", "passwords"] {
+            assert_eq!(after[table] - before[table], 1, "{table}: something half-written stayed");
+        }
+    }
+
+    async fn of_fifty_people_who_want_one_address_one_gets_it_and_the_others_lose_nothing(provider: Provider) {
+        let before = rows(&provider).await;
+        let made = at_once((0..50).map(|n| {
+            let store = provider.app.store.clone();
+            let user = with_email(&format!("dora-{n}"), "dora@example.com");
+            async move { store.create_user(user, NOW).await.expect("an answer") }
+        }))
+        .await;
+        assert_eq!(made.iter().filter(|made| **made == Created::Yes).count(), 1);
+        assert_eq!(made.iter().filter(|made| **made == Created::EmailTaken).count(), 49);
+        let after = rows(&provider).await;
+        assert_eq!(after["identifiers"] - before["identifiers"], 2, "one username and one address");
+        // The usernames that came with the refused address are free again.
+        let loser = made.iter().position(|made| *made == Created::EmailTaken).expect("a loser");
+        let again = provider.app.store.create_user(person(&format!("dora-{loser}")), NOW).await;
+        assert_eq!(again.expect("an answer"), Created::Yes);
+    }
+
+    async fn a_refused_write_takes_none_of_its_neighbours_along(provider: Provider) {
+        provider.app.store.create_user(with_email("taken", "taken@example.com"), NOW).await.expect("created");
+        provider.app.store.create_client(app_called("taken", "Taken")).await.expect("created");
+        let before = rows(&provider).await;
+        let outcomes = at_once((0..50).map(|n| {
+            let store = provider.app.store.clone();
+            async move {
+                match n % 5 {
+                    0 => store.create_user(person("taken"), NOW).await.map(|made| made == Created::Yes),
+                    1 => {
+                        let user = with_email(&format!("half-{n}"), "taken@example.com");
+                        store.create_user(user, NOW).await.map(|made| made == Created::Yes)
+                    }
+                    2 => store.create_client(app_called("taken", "Again")).await.map(|()| true),
+                    3 => store.create_user(person(&format!("good-{n}")), NOW).await.map(|made| made == Created::Yes),
+                    _ => store.create_client(app_called(&format!("good-{n}"), "Good")).await.map(|()| true),
+                }
+            }
+        }))
+        .await;
+        for (n, outcome) in outcomes.iter().enumerate() {
+            match n % 5 {
+                0 | 1 => assert!(matches!(outcome, Ok(false)), "{n}: {outcome:?}"),
+                2 => assert!(matches!(outcome, Err(StoreError::Conflict(_))), "{n}: {outcome:?}"),
+                _ => assert!(matches!(outcome, Ok(true)), "{n}: {outcome:?}"),
+            }
+        }
+        let after = rows(&provider).await;
+        assert_eq!(after["users"] - before["users"], 10);
+        assert_eq!(after["clients"] - before["clients"], 10);
+        assert_eq!(after["subjects"] - before["subjects"], 20);
+        assert_eq!(after["identifiers"] - before["identifiers"], 10);
+        // The name of a client that was refused is not the new one.
+        assert_eq!(name_of(&provider.app.store, "taken").await.as_deref(), Some("Taken"));
+    }
+
+    async fn a_write_for_somebody_who_does_not_exist_is_refused_alone(provider: Provider) {
+        let user = somebody(&provider.app.store).await;
+        let nobody = UserId::from_random(fresh());
+        let outcomes = at_once((0..20).map(|n| {
+            let store = provider.app.store.clone();
+            let owner = if n % 2 == 0 { user.clone() } else { nobody.clone() };
+            async move { store.create_grant(grant_for(&owner, &GrantId::from_random(fresh()), None), NOW).await }
+        }))
+        .await;
+        for (n, outcome) in outcomes.iter().enumerate() {
+            match n % 2 {
+                0 => assert!(matches!(outcome, Ok(true)), "{n}: {outcome:?}"),
+                _ => assert!(matches!(outcome, Err(StoreError::Conflict(_))), "{n}: {outcome:?}"),
+            }
+        }
+    }
+
+    async fn a_caller_who_goes_away_does_not_stop_the_write(provider: Provider) {
+        for n in 0..10 {
+            let mut write = Box::pin(provider.app.store.create_user(person(&format!("left-{n}")), NOW));
+            assert!(futures_util::poll!(write.as_mut()).is_pending());
+            drop(write);
+        }
+        for n in 0..10 {
+            let name = LoginName::Username(format!("left-{n}"));
+            eventually("the person exists", async || {
+                provider.app.store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").is_some()
+            })
+            .await;
+        }
+    }
+
+    async fn expired_rows_go_and_live_ones_stay_while_others_are_served(provider: Provider) {
+        let store = &provider.app.store;
+        let user = somebody(store).await;
+        let (past, at) = (NOW - Span::minutes(1), NOW);
+        let before = rows(&provider).await;
+        // Far more than one batch of the two cheapest kinds, more than one of the others.
+        at_once((0..900).map(|n| {
+            let (store, user) = (store.clone(), user.clone());
+            async move {
+                let name = format!("{n}");
+                store.revoke_access_token(format!("old-{name}"), past).await.expect("written");
+                if n < 250 {
+                    store.park_ticket(format!("old-{name}"), name.clone(), past).await.expect("written");
+                    let earlier = at - Span::hours(1);
+                    store.reserve(format!("old-{name}"), 5, Span::minutes(15), earlier).await.expect("written");
+                    let mut session = session_of(&user, &SessionId::from_random(fresh()), 0, past);
+                    session.token_hash = random_bytes(&SystemRng);
+                    store.begin_session(session, None, past).await.expect("written");
+                    let mut grant = grant_for(&user, &GrantId::from_random(fresh()), None);
+                    grant.expires_at = past;
+                    assert!(store.create_grant(grant, past).await.expect("written"));
+                }
+            }
+        }))
+        .await;
+        store.revoke_access_token("live".to_owned(), FAR).await.expect("written");
+        store.park_ticket("live".to_owned(), "sealed".to_owned(), FAR).await.expect("written");
+        store.reserve("live".to_owned(), 1, Span::minutes(15), at).await.expect("written");
+        let session = SessionId::from_random(fresh());
+        store.begin_session(session_of(&user, &session, 9, FAR), None, at).await.expect("written");
+        let grant = new_grant(store, &user, None).await;
+
+        let purge = tokio::spawn({
+            let store = store.clone();
+            async move { store.purge_expired(at).await.expect("purged") }
+        });
+        // Reads and writes are answered between the batches, not after the last of them.
+        let (mut reads, mut writes) = (0, 0);
+        while !purge.is_finished() {
+            assert!(store.is_access_token_revoked("live").await.expect("an answer"));
+            reads += u32::from(!purge.is_finished());
+            store.touch_session(session.clone(), at).await.expect("written");
+            writes += u32::from(!purge.is_finished());
+        }
+        assert!(reads > 0 && writes > 0, "{reads} reads and {writes} writes during the purge");
+        assert_eq!(purge.await.expect("no panic"), 900 + 4 * 250);
+
+        let after = rows(&provider).await;
+        for table in ["used_ids", "pushed_requests", "limits", "sessions", "grants"] {
+            assert_eq!(after[table] - before[table], 1, "{table}");
+        }
+        assert!(store.is_access_token_revoked("live").await.expect("an answer"));
+        assert_eq!(store.parked_ticket("live", at).await.expect("an answer").as_deref(), Some("sealed"));
+        assert!(store.session([9; 32], IDLE, at).await.expect("an answer").is_some());
+        assert!(store.grant(&grant).await.expect("an answer").is_some());
+        let taken = store.reserve("live".to_owned(), 1, Span::minutes(15), at).await.expect("an answer");
+        assert!(matches!(taken, Reserved::No { .. }), "{taken:?}");
+        assert_eq!(store.purge_expired(at).await.expect("purged"), 0);
+    }
+
+    async fn fifty_attempts_at_once_get_no_more_places_than_there_are(provider: Provider) {
+        let outcomes = at_once((0..50).map(|_| {
+            let store = provider.app.store.clone();
+            async move { store.reserve("door".to_owned(), 5, Span::minutes(15), NOW).await.expect("an answer") }
+        }))
+        .await;
+        let mut left: Vec<usize> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Reserved::Yes { left } => Some(*left),
+                Reserved::No { .. } => None,
+            })
+            .collect();
+        left.sort_unstable();
+        assert_eq!(left, [0, 1, 2, 3, 4], "five places, each given once");
+        let free_at = NOW + Span::minutes(15);
+        let refused = outcomes.iter().filter(|outcome| **outcome == Reserved::No { free_at }).count();
+        assert_eq!(refused, 45, "{outcomes:?}");
+    }
+
+    async fn places_become_free_one_by_one_as_the_window_slides(provider: Provider) {
+        let store = &provider.app.store;
+        let window = Span::minutes(15);
+        let reserve = async |at: Timestamp| store.reserve("door".to_owned(), 3, window, at).await.expect("an answer");
+        let (first, second, third) = (NOW, NOW + Span::minutes(5), NOW + Span::minutes(6));
+        assert_eq!(reserve(first).await, Reserved::Yes { left: 2 });
+        assert_eq!(reserve(second).await, Reserved::Yes { left: 1 });
+        assert_eq!(reserve(third).await, Reserved::Yes { left: 0 });
+        assert_eq!(reserve(NOW + Span::minutes(7)).await, Reserved::No { free_at: first + window });
+        let almost = first + window - Span::from_millis(1);
+        assert_eq!(reserve(almost).await, Reserved::No { free_at: first + window });
+        assert_eq!(reserve(first + window).await, Reserved::Yes { left: 0 }, "whoever waits as told is let in");
+        assert_eq!(reserve(first + window).await, Reserved::No { free_at: second + window });
+        assert_eq!(reserve(FAR).await, Reserved::Yes { left: 2 });
+    }
+
+    async fn a_place_that_is_given_back_can_be_taken_again(provider: Provider) {
+        let store = &provider.app.store;
+        let window = Span::minutes(15);
+        let reserve = async |at: Timestamp| store.reserve("door".to_owned(), 2, window, at).await.expect("an answer");
+        let later = NOW + Span::minutes(1);
+        assert_eq!(reserve(NOW).await, Reserved::Yes { left: 1 });
+        assert_eq!(reserve(later).await, Reserved::Yes { left: 0 });
+        store.refund("door".to_owned(), later).await.expect("refunded");
+        // What was never taken cannot be given back.
+        store.refund("door".to_owned(), later).await.expect("no such place");
+        store.refund("nowhere".to_owned(), later).await.expect("no such bucket");
+        assert_eq!(reserve(later).await, Reserved::Yes { left: 0 });
+        assert_eq!(reserve(later).await, Reserved::No { free_at: NOW + window });
+        store.clear_limit("door".to_owned()).await.expect("forgotten");
+        assert_eq!(reserve(later).await, Reserved::Yes { left: 1 });
+    }
+
+    async fn fifty_refunds_at_once_give_back_exactly_what_they_took(provider: Provider) {
+        let at_once = at_once((0..50).map(|n| {
+            let store = provider.app.store.clone();
+            let at = NOW + Span::from_millis(n);
+            async move {
+                let taken = store.reserve("busy".to_owned(), 100, Span::minutes(15), at).await.expect("an answer");
+                assert!(matches!(taken, Reserved::Yes { .. }), "{taken:?}");
+                store.refund("busy".to_owned(), at).await.expect("refunded");
+            }
+        }));
+        at_once.await;
+        let last = provider.app.store.reserve("busy".to_owned(), 100, Span::minutes(15), NOW).await;
+        assert_eq!(last.expect("an answer"), Reserved::Yes { left: 99 });
+    }
+
+    async fn a_clock_that_was_set_back_locks_nobody_out_for_longer_than_the_window(provider: Provider) {
+        let store = &provider.app.store;
+        let window = Span::minutes(15);
+        let reserve = async |at: Timestamp| store.reserve("door".to_owned(), 2, window, at).await.expect("an answer");
+        reserve(NOW).await;
+        reserve(NOW).await;
+        let back = NOW - Span::hours(6);
+        match reserve(back).await {
+            Reserved::Yes { .. } => {}
+            Reserved::No { free_at } => {
+                assert!(free_at <= back + window, "told to wait {}", free_at - back);
+                // A minute later somebody tries again; that must not begin the wait anew.
+                reserve(back + Span::minutes(1)).await;
+                let after = reserve(free_at).await;
+                assert!(matches!(after, Reserved::Yes { .. }), "told to come at {free_at:?}, and then: {after:?}");
+            }
+        }
+    }
+
+    async fn of_fifty_redemptions_of_one_code_one_succeeds(provider: Provider) {
+        let user = somebody(&provider.app.store).await;
+        let id = new_grant(&provider.app.store, &user, None).await;
+        let outcomes = at_once((0..50).map(|_| {
+            let (store, id) = (provider.app.store.clone(), id.clone());
+            async move { store.redeem_code(id, Some(FAR), FAR, NOW).await.expect("an answer") }
+        }))
+        .await;
+        assert_eq!(outcomes.iter().filter(|redeemed| **redeemed).count(), 1);
+        let state = provider.app.store.grant(&id).await.expect("an answer").expect("a grant").grant;
+        assert_eq!(state.redeemed_at, Some(NOW));
+        assert_eq!(state.refresh.expect("a refresh token").generation, 0);
+    }
+
+    async fn of_fifty_rotations_from_one_generation_one_succeeds(provider: Provider) {
+        let store = &provider.app.store;
+        let user = somebody(store).await;
+        let id = new_grant(store, &user, None).await;
+        assert!(store.redeem_code(id.clone(), Some(FAR), FAR, NOW).await.expect("an answer"));
+        for generation in 0..3 {
+            let outcomes = at_once((0..50).map(|_| {
+                let (store, id) = (store.clone(), id.clone());
+                async move { store.rotate_refresh(id, generation, NOW).await.expect("an answer") }
+            }))
+            .await;
+            assert_eq!(outcomes.iter().filter(|rotated| **rotated).count(), 1, "from {generation}");
+        }
+        let state = store.grant(&id).await.expect("an answer").expect("a grant").grant.refresh;
+        assert_eq!(state.expect("a refresh token").generation, 3);
+    }
+
+    async fn of_fifty_grants_under_one_id_one_is_written(provider: Provider) {
+        let user = somebody(&provider.app.store).await;
+        let id = GrantId::from_random(fresh());
+        let outcomes = at_once((0..50).map(|n: u8| {
+            let store = provider.app.store.clone();
+            let mut grant = grant_for(&user, &id, None);
+            grant.code_hash = [n; 32];
+            async move { store.create_grant(grant, NOW).await.expect("an answer") }
+        }))
+        .await;
+        let winners: Vec<usize> = (0..50).filter(|n| outcomes[*n]).collect();
+        assert_eq!(winners.len(), 1);
+        let stored = provider.app.store.grant(&id).await.expect("an answer").expect("a grant");
+        assert_eq!(stored.code_hash, [u8::try_from(winners[0]).expect("small"); 32], "the winner's code counts");
+    }
+
+    async fn a_revocation_is_told_once_and_nothing_revives_the_grant(provider: Provider) {
+        let store = &provider.app.store;
+        let user = somebody(store).await;
+        let id = new_grant(store, &user, None).await;
+        let outcomes = at_once((0..50).map(|_| {
+            let (store, id) = (store.clone(), id.clone());
+            async move { store.revoke_grant(id, "test", NOW).await.expect("an answer") }
+        }))
+        .await;
+        assert_eq!(outcomes.iter().filter(|ended| **ended).count(), 1);
+        assert!(!store.redeem_code(id.clone(), Some(FAR), FAR, NOW).await.expect("an answer"));
+        assert!(!store.rotate_refresh(id.clone(), 0, NOW).await.expect("an answer"));
+        assert!(!store.touch_refresh(id.clone(), NOW).await.expect("an answer"));
+        assert!(is_revoked(store, &id).await);
+    }
+
+    /// Whatever comes first: a grant whose code is redeemed and which is revoked at the same time ends revoked.
+    async fn a_redemption_that_races_with_a_revocation_never_outlives_it(provider: Provider) {
+        let store = &provider.app.store;
+        let user = somebody(store).await;
+        for _ in 0..20 {
+            let id = new_grant(store, &user, None).await;
+            let (redeem, revoke) =
+                tokio::join!(store.redeem_code(id.clone(), Some(FAR), FAR, NOW), store.revoke_grant(id.clone(), "test", NOW));
+            redeem.expect("an answer");
+            assert!(revoke.expect("an answer"));
+            assert!(is_revoked(store, &id).await);
+        }
+    }
+
+    async fn signing_out_ends_the_session_and_its_online_grants_alone(provider: Provider) {
+        let store = &provider.app.store;
+        let user = somebody(store).await;
+        let (here, elsewhere) = (SessionId::from_random(fresh()), SessionId::from_random(fresh()));
+        store.begin_session(session_of(&user, &here, 1, FAR), None, NOW).await.expect("written");
+        store.begin_session(session_of(&user, &elsewhere, 2, FAR), None, NOW).await.expect("written");
+        let online = new_grant(store, &user, Some(&here)).await;
+        let online_elsewhere = new_grant(store, &user, Some(&elsewhere)).await;
+        let offline = GrantId::from_random(fresh());
+        let mut grant = grant_for(&user, &offline, Some(&here));
+        grant.grant.offline = true;
+        assert!(store.create_grant(grant, NOW).await.expect("written"));
+
+        store.end_session(here.clone(), NOW).await.expect("ended");
+        assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none());
+        assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_some());
+        assert!(is_revoked(store, &online).await);
+        assert!(!is_revoked(store, &offline).await);
+        assert!(!is_revoked(store, &online_elsewhere).await);
+        // Twice is no error.
+        store.end_session(here, NOW).await.expect("ended before");
+    }
+
+    async fn a_session_that_goes_on_gets_a_new_secret_and_one_that_is_replaced_ends(provider: Provider) {
+        let store = &provider.app.store;
+        let (user, other) = (somebody(store).await, somebody(store).await);
+        let id = SessionId::from_random(fresh());
+        store.begin_session(session_of(&user, &id, 1, FAR), None, NOW).await.expect("written");
+        let grant = new_grant(store, &user, Some(&id)).await;
+        // The same person signs in again: the same `sid`, and what hangs on it lives.
+        store.begin_session(session_of(&user, &id, 2, FAR), Some(id.clone()), NOW).await.expect("written");
+        assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none(), "the old cookie still opens");
+        let same = store.session([2; 32], IDLE, NOW).await.expect("an answer").expect("the session");
+        assert_eq!((&same.session.id, &same.user.id), (&id, &user));
+        assert!(!is_revoked(store, &grant).await);
+        // Somebody else signs in at the same browser.
+        let next = SessionId::from_random(fresh());
+        store.begin_session(session_of(&other, &next, 3, FAR), Some(id), NOW).await.expect("written");
+        assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_none());
+        assert!(is_revoked(store, &grant).await);
+        let now_here = store.session([3; 32], IDLE, NOW).await.expect("an answer").expect("the session");
+        assert_eq!(now_here.user.id, other);
+    }
+
+    async fn a_session_ends_by_rest_by_age_and_with_its_person(provider: Provider) {
+        let store = &provider.app.store;
+        let user = somebody(store).await;
+        let id = SessionId::from_random(fresh());
+        let end = NOW + Span::days(2);
+        store.begin_session(session_of(&user, &id, 1, end), None, NOW).await.expect("written");
+        let open = async |at: Timestamp| store.session([1; 32], IDLE, at).await.expect("an answer").is_some();
+        assert!(open(NOW + IDLE - Span::from_millis(1)).await);
+        assert!(!open(NOW + IDLE).await, "it rested too long");
+        let mut seen = NOW;
+        while seen + Span::hours(11) < end {
+            seen = seen + Span::hours(11);
+            store.touch_session(id.clone(), seen).await.expect("written");
+        }
+        // A touch that arrives late does not take back a newer one.
+        store.touch_session(id.clone(), NOW).await.expect("written");
+        assert!(open(end - Span::from_millis(1)).await);
+        assert!(!open(end).await, "use does not extend it beyond its end");
+
+        assert!(store.set_user_disabled(user.clone(), Some(NOW), NOW).await.expect("an answer"));
+        assert!(!open(seen).await);
+        assert!(store.set_user_disabled(user, None, NOW).await.expect("an answer"));
+        assert!(!open(seen).await, "a session came back from the dead");
+    }
+
+    async fn a_new_password_and_a_disabled_account_end_everything_of_one_person_alone(provider: Provider) {
+        let store = &provider.app.store;
+        let (user, other) = (somebody(store).await, somebody(store).await);
+        for change in ["password", "disabled"] {
+            let (mine, theirs) = (SessionId::from_random(fresh()), SessionId::from_random(fresh()));
+            store.begin_session(session_of(&user, &mine, 1, FAR), None, NOW).await.expect("written");
+            store.begin_session(session_of(&other, &theirs, 2, FAR), None, NOW).await.expect("written");
+            let grants = [
+                new_grant(store, &user, Some(&mine)).await,
+                new_grant(store, &user, None).await,
+                new_grant(store, &other, None).await,
+            ];
+            let done = match change {
+                "password" => store.set_password(user.clone(), Secret::new("new hash".to_owned()), NOW).await,
+                _ => store.set_user_disabled(user.clone(), Some(NOW), NOW).await,
+            };
+            assert!(done.expect("an answer"), "{change}");
+            assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none(), "{change}");
+            assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_some(), "{change}");
+            assert!(is_revoked(store, &grants[0]).await && is_revoked(store, &grants[1]).await, "{change}");
+            assert!(!is_revoked(store, &grants[2]).await, "{change}");
+            store.end_session(theirs, NOW).await.expect("ended");
+        }
+        let nobody = UserId::from_random(fresh());
+        assert!(!store.set_password(nobody.clone(), Secret::new("x".to_owned()), NOW).await.expect("an answer"));
+        assert!(!store.set_user_disabled(nobody, Some(NOW), NOW).await.expect("an answer"));
+    }
+
+    /// A hash of today's cost replaces the old one only while it is still the old password's.
+    async fn an_upgraded_hash_never_brings_back_an_old_password(provider: Provider) {
+        let store = &provider.app.store;
+        let user = person("erin");
+        let id = user.id.clone();
+        let old = user.password_hash.clone().expect("a hash");
+        store.create_user(user, NOW).await.expect("created");
+        store.set_password(id.clone(), Secret::new("the new password's".to_owned()), NOW).await.expect("set");
+        store.upgrade_password_hash(id, old, Secret::new("the old password's".to_owned())).await.expect("an answer");
+        let name = LoginName::Username("erin".to_owned());
+        let (_, hash) = store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("erin");
+        assert_eq!(hash.expect("a hash").expose(), "the new password's");
+    }
+
+    async fn a_deleted_person_leaves_nothing_but_the_taken_sub(provider: Provider) {
+        let store = &provider.app.store;
+        let empty = rows(&provider).await;
+        let user = with_email("frank", "frank@example.com");
+        let id = user.id.clone();
+        store.create_user(user, NOW).await.expect("created");
+        let session = SessionId::from_random(fresh());
+        store.begin_session(session_of(&id, &session, 1, FAR), None, NOW).await.expect("written");
+        let grant = new_grant(store, &id, None).await;
+        let consent = keyward::protocol::interaction::Consent {
+            scope: "openid".parse().expect("a scope"),
+            resources: Vec::new(),
+            given_at: NOW,
+        };
+        store.remember_consent(id.clone(), ClientId::new("first"), consent).await.expect("written");
+
+        assert!(store.delete_user(id.clone()).await.expect("an answer"));
+        assert!(!store.delete_user(id.clone()).await.expect("an answer"), "deleted twice");
+        let after = rows(&provider).await;
+        for table in ["users", "identifiers", "passwords", "sessions", "grants", "consents"] {
+            assert_eq!(after[table], empty[table], "{table}");
+        }
+        assert_eq!(after["subjects"] - empty["subjects"], 1);
+        assert!(store.grant(&grant).await.expect("an answer").is_none());
+        assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none());
+
+        let as_client = store.create_client(app_called(id.as_str(), "Impostor")).await;
+        assert!(matches!(as_client, Err(StoreError::Conflict(_))), "{as_client:?}");
+        let as_person = store.create_user(NewUser { id: id.clone(), ..person("impostor") }, NOW).await;
+        assert!(matches!(as_person, Err(StoreError::Conflict(_))), "{as_person:?}");
+        // The names are free, for somebody with another `sub`.
+        let again = store.create_user(with_email("frank", "frank@example.com"), NOW).await;
+        assert_eq!(again.expect("an answer"), Created::Yes);
+    }
+
+    async fn a_deleted_client_leaves_nothing_but_the_taken_id(provider: Provider) {
+        let store = &provider.app.store;
+        store.create_client(app_called("gone", "Gone")).await.expect("created");
+        let user = somebody(store).await;
+        let id = GrantId::from_random(fresh());
+        let mut grant = grant_for(&user, &id, None);
+        grant.grant.client_id = ClientId::new("gone");
+        assert!(store.create_grant(grant, NOW).await.expect("written"));
+        assert!(store.delete_client(ClientId::new("gone")).await.expect("an answer"));
+        assert!(name_of(store, "gone").await.is_none());
+        assert!(store.grant(&id).await.expect("an answer").is_none());
+        let again = store.create_client(app_called("gone", "Back")).await;
+        assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
+        let as_person = store.create_user(NewUser { id: UserId::new("gone"), ..person("gone") }, NOW).await;
+        assert!(matches!(as_person, Err(StoreError::Conflict(_))), "{as_person:?}");
+        assert!(!store.delete_client(ClientId::new("gone")).await.expect("an answer"));
+    }
+
+    async fn people_are_listed_page_by_page_in_the_order_of_their_creation(provider: Provider) {
+        let store = &provider.app.store;
+        let mut expected = Vec::new();
+        for n in (0..7).rev() {
+            let user = person(&format!("page-{n}"));
+            // Two of one millisecond each, so that time alone does not order them.
+            let at = FAR + Span::from_millis(n / 2);
+            expected.push((at, user.id.clone()));
+            store.create_user(user, at).await.expect("created");
+        }
+        expected.sort();
+        let mut listed: Vec<UserId> = Vec::new();
+        loop {
+            let page = store.users(listed.last(), 3).await.expect("a page");
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page.into_iter().map(|user| user.id));
+        }
+        let expected: Vec<UserId> = expected.into_iter().map(|(_, id)| id).collect();
+        assert!(listed.ends_with(&expected), "{listed:?}");
+        assert_eq!(listed.len(), 2 + 7, "alice, bob and these");
+    }
+
+    async fn a_client_disabled_by_one_process_is_refused_by_the_other_once_it_looked(provider: Provider) {
+        let (other, router) = provider.second().await;
+        let ours = &provider.app.store;
+        let id = ClientId::new("machine");
+        let fields = [("grant_type", "client_credentials"), ("scope", "quiz.read")];
+        let basic = [("authorization", "Basic bWFjaGluZTptYWNoaW5lLXNlY3JldA==")];
+        let ask = async || {
+            let mut machine = crate::support::Browser::new(router.clone(), &provider.issuer);
+            machine.send(http::Method::POST, "/token", Some(&fields), &basic).await
+        };
+        assert_eq!(ask().await.status, 200);
+
+        let mut record = ours.client(&id).await.expect("an answer").expect("machine").as_ref().clone();
+        record.client.disabled_at = Some(NOW);
+        assert!(ours.update_client(record.clone(), NOW).await.expect("an answer"));
+        assert!(!ours.client(&id).await.expect("an answer").expect("machine").client.is_enabled(), "here at once");
+        other.store.poll_changes().await.expect("polled");
+        let refused = ask().await;
+        assert_eq!((refused.status.as_u16(), refused.json()["error"].clone()), (401, "invalid_client".into()));
+
+        // And on again.
+        record.client.disabled_at = None;
+        assert!(ours.update_client(record, NOW).await.expect("an answer"));
+        other.store.poll_changes().await.expect("polled");
+        assert_eq!(ask().await.status, 200);
+    }
+
+    /// Nobody polls here: the other process has hung, say. Then its cache is not believed for longer than a second.
+    async fn a_process_that_does_not_look_for_changes_stops_believing_its_cache(provider: Provider) {
+        let (other, _) = provider.second().await;
+        let id = ClientId::new("machine");
+        other.store.poll_changes().await.expect("polled");
+        let mut record = other.store.client(&id).await.expect("an answer").expect("machine").as_ref().clone();
+        record.client.disabled_at = Some(NOW);
+        assert!(provider.app.store.update_client(record, NOW).await.expect("an answer"));
+        let changed = Instant::now();
+        loop {
+            let asked = Instant::now();
+            if !other.store.client(&id).await.expect("an answer").expect("machine").client.is_enabled() {
+                break;
+            }
+            assert!(asked - changed <= Duration::from_secs(1), "a cached answer is older than a second");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn the_origins_of_browser_apps_follow_their_clients(provider: Provider) {
+        let (other, _) = provider.second().await;
+        let origin = "https://late.test";
+        let both = async || {
+            other.store.poll_changes().await.expect("polled");
+            let here = provider.app.store.is_registered_origin(origin).await.expect("an answer");
+            (here, other.store.is_registered_origin(origin).await.expect("an answer"))
+        };
+        assert_eq!(both().await, (false, false));
+        let mut record = app_called("late", "Late");
+        provider.app.store.create_client(record.clone()).await.expect("created");
+        assert_eq!(both().await, (true, true));
+        record.client.disabled_at = Some(NOW);
+        provider.app.store.update_client(record, NOW).await.expect("updated");
+        assert_eq!(both().await, (false, false));
+    }
+}
+
+/// The cache under load: whoever was told that a change is done reads the change, whatever other readers put into
+/// the cache meanwhile.
+async fn no_reader_puts_an_old_client_back_into_the_cache(backend: Backend) {
+    let dir = TempDir::new().expect("a directory");
+    let url = backend.create(dir.path()).await;
+    let store = Store::open(&url).await.expect("an open store");
+    store.create_client(app_called("hot", "0")).await.expect("created");
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicU64::new(0));
+    let readers: Vec<_> = (0..6)
+        .map(|_| {
+            let (store, stop, done) = (store.clone(), Arc::clone(&stop), Arc::clone(&done));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let at_least = done.load(Ordering::SeqCst);
+                    let name = name_of(&store, "hot").await.expect("a client");
+                    let seen: u64 = name.parse().expect("a number");
+                    assert!(seen >= at_least, "{at_least} was done, and then {seen} was read");
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for n in 1..=400_u64 {
+        if n % 50 == 0 {
+            store.poll_changes().await.expect("polled");
+        }
+        assert!(store.update_client(app_called("hot", &n.to_string()), NOW).await.expect("updated"));
+        done.store(n, Ordering::SeqCst);
+        assert_eq!(name_of(&store, "hot").await, Some(n.to_string()), "right after the update");
+    }
+    stop.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.expect("no reader saw an old client");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_puts_an_old_client_back_into_the_cache_of_sqlite() {
+    no_reader_puts_an_old_client_back_into_the_cache(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_puts_an_old_client_back_into_the_cache_of_postgres() {
+    no_reader_puts_an_old_client_back_into_the_cache(Backend::Postgres).await;
+}
+
+/// The end of a process: requests are gone, their writes were accepted, `close` waits for them.
+#[test]
+fn closing_the_store_finishes_the_writes_that_were_accepted() {
+    for backend in Backend::BOTH {
+        let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let dir = TempDir::new().expect("a directory");
+        let first = runtime().expect("a runtime");
+        let url = first.block_on(async {
+            let url = backend.create(dir.path()).await;
+            let store = Store::open(&url).await.expect("an open store");
+            for n in 0..200 {
+                let mut write = Box::pin(store.revoke_access_token(format!("jti-{n}"), FAR));
+                assert!(futures_util::poll!(write.as_mut()).is_pending());
+            }
+            store.close().await;
+            url
+        });
+        drop(first);
+        runtime().expect("a runtime").block_on(async {
+            let store = Store::open(&url).await.expect("an open store");
+            let mut lost = 0;
+            for n in 0..200 {
+                lost += u32::from(!store.is_access_token_revoked(&format!("jti-{n}")).await.expect("an answer"));
+            }
+            assert_eq!(lost, 0, "{backend:?}: accepted writes were lost");
+        });
+    }
+}

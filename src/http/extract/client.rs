@@ -19,6 +19,16 @@ pub async fn authenticate(
     query: &Params,
     params: &Params,
 ) -> Result<Arc<ClientRecord>, TokenError> {
+    let challenge = headers.contains_key(AUTHORIZATION);
+    prove(web, headers, query, params).await.map_err(|error| error.challenged(challenge))
+}
+
+async fn prove(
+    web: &Web,
+    headers: &HeaderMap,
+    query: &Params,
+    params: &Params,
+) -> Result<Arc<ClientRecord>, TokenError> {
     if query.get("client_secret").is_some() {
         return Err(Error::invalid_request("client_secret must not be sent in the URL").into());
     }

@@ -8,6 +8,7 @@ use super::cookie::BROWSER;
 use crate::ambient::random_token;
 use crate::crypto::digest::{base64url, constant_time_eq, hmac_sha256};
 use crate::http::Web;
+use crate::http::pages::error::PageError;
 
 /// The browser that asks, by a random cookie that is set only when absent: a second tab must not invalidate the
 /// form of the first.
@@ -35,19 +36,25 @@ impl Browser {
         base64url(&hmac_sha256(&web.app.keys.server.csrf, &[self.id.as_bytes(), context.as_bytes()]))
     }
 
-    /// Whether a submitted form is one of ours, from this browser.
-    pub fn vouches(&self, web: &Web, headers: &HeaderMap, context: &str, token: Option<&str>) -> bool {
+    /// Whether a submitted form is one that this browser got from us.
+    pub fn vouches(&self, web: &Web, context: &str, token: Option<&str>) -> bool {
         let expected = self.token(web, context);
         let matches = token.is_some_and(|token| constant_time_eq(token.as_bytes(), expected.as_bytes()));
-        !self.is_new && matches && is_same_origin(headers, web.app.config.issuer.origin())
+        !self.is_new && matches
     }
 }
 
-/// What the browser says of where a form came from. Browsers that say neither are old; the token protects them.
+/// Refuses a form of another site before anything is looked at: it brings no cookies, so answering it as if nobody
+/// were signed in would take away the cookies that the browser has.
+pub fn refuse_foreign(web: &Web, headers: &HeaderMap) -> Result<(), PageError> {
+    if is_same_origin(headers, web.app.config.issuer.origin()) { Ok(()) } else { Err(PageError::foreign_form()) }
+}
+
+/// What the browser says of where a form came from. One that says nothing is no browser of today; the token decides.
 ///
 /// Our pages send no referrer, and for a form of such a page `Origin` is `null`; `Sec-Fetch-Site` then tells it from
 /// a form of a stranger, so it is asked first.
-pub fn is_same_origin(headers: &HeaderMap, own: &str) -> bool {
+fn is_same_origin(headers: &HeaderMap, own: &str) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     match (text("sec-fetch-site"), text(ORIGIN.as_str())) {
         (Some(site), None | Some("null")) => matches!(site, "same-origin" | "none"),

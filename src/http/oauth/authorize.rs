@@ -190,7 +190,7 @@ async fn issue(
         grant,
         code_hash: code.hash(),
         refresh_seed: random_bytes(app.rng.as_ref()),
-        expires_at: unredeemed_row_expiry(app, client, now),
+        expires_at: unredeemed_row_expiry(app, now),
     };
     if !app.store.create_grant(new, now).await.map_err(Fault::from)? {
         return Err(PageError::already_completed(client));

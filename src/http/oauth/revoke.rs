@@ -9,6 +9,7 @@ use crate::http::error::TokenError;
 use crate::http::extract::client::authenticate;
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::{Shared, respond};
+use crate::issue::ROW_MARGIN;
 use crate::live;
 use crate::protocol::error::Error;
 use crate::protocol::revocation::check_owner;
@@ -38,7 +39,7 @@ pub async fn revoke(
         }
     } else if let Some(token) = live::signed_access_token(app, token, app.now()) {
         check_owner(&record.client, token.client_id.as_str())?;
-        app.store.revoke_access_token(token.jti, token.expires_at).await?;
+        app.store.revoke_access_token(token.jti, token.expires_at + ROW_MARGIN).await?;
     }
     // RFC 7009 §2.2: a token that is unknown is as good as revoked.
     Ok(respond::empty(StatusCode::OK))

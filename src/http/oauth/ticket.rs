@@ -13,11 +13,9 @@ use crate::http::pages::error::PageError;
 use crate::limit::Action;
 use crate::protocol::authorize::AuthorizationRequest;
 use crate::protocol::ids::{GrantId, SessionId};
-use crate::protocol::interaction::Progress;
-use crate::protocol::time::{Span, Timestamp};
+use crate::protocol::interaction::{Progress, SIGN_IN_LIFETIME};
+use crate::protocol::time::Timestamp;
 
-/// How long a person may take.
-const LIFETIME: Span = Span::minutes(30);
 /// What still fits a URL everywhere.
 const MAX_IN_URL: usize = 1500;
 /// Marks a ticket that waits in the database.
@@ -58,7 +56,7 @@ impl Ticket {
             return Err(PageError::throttled(throttled.retry_after));
         }
         let id = random_token::<16>(web.app.rng.as_ref());
-        web.app.store.park_ticket(id.clone(), sealed, self.issued_at + LIFETIME).await.map_err(Fault::from)?;
+        web.app.store.park_ticket(id.clone(), sealed, self.issued_at + SIGN_IN_LIFETIME).await.map_err(Fault::from)?;
         Ok(format!("{PARKED}{id}"))
     }
 
@@ -79,7 +77,7 @@ impl Ticket {
         };
         let ticket: Self = open_sealed(&web.app.keys.server.tickets, parked.as_deref().unwrap_or(text))?;
         // A clock that was set back does not make a ticket from the future.
-        if now >= ticket.issued_at + LIFETIME { Err(PageError::ticket_expired()) } else { Ok(ticket) }
+        if now >= ticket.issued_at + SIGN_IN_LIFETIME { Err(PageError::ticket_expired()) } else { Ok(ticket) }
     }
 }
 

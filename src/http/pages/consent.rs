@@ -9,7 +9,7 @@ use super::view::{ConsentPage, ScopeView};
 use super::{Forms, account_view, client_view, html, web_host, with_browser_cookie};
 use crate::account::audit::{self, About};
 use crate::http::error::Fault;
-use crate::http::extract::csrf::Browser;
+use crate::http::extract::csrf::{Browser, refuse_foreign};
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::extract::peer::ClientAddress;
 use crate::http::extract::session;
@@ -53,6 +53,7 @@ pub async fn submit(
     address: ClientAddress,
     FormParams(form): FormParams,
 ) -> Result<Response, PageError> {
+    refuse_foreign(&web, &headers)?;
     let form = form?;
     let browser = Browser::of(&web, &headers);
     let sealed = form.get("ticket").unwrap_or_default();
@@ -61,7 +62,7 @@ pub async fn submit(
         Ok(pending) => pending,
         Err(ticket) => return step_to(&web, address, path::AUTHORIZE_RESUME, &ticket).await,
     };
-    let vouched = browser.vouches(&web, &headers, &csrf_context(&pending), form.get("csrf"));
+    let vouched = browser.vouches(&web, &csrf_context(&pending), form.get("csrf"));
     let decision = form.get("decision").filter(|_| vouched && form.repeated().is_none());
     match decision {
         Some("allow") => remember(&web, &pending, address).await?,

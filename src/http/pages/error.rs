@@ -112,7 +112,8 @@ impl PageError {
                 "You came back to a page of a sign-in that is over. Go to {name}; if it doesn’t know you, start again there."
             ),
         );
-        page.0.back = client.metadata.client_uri.clone().map(|uri| (uri, format!("Go to {name}")));
+        let app = client.metadata.client_uri.clone().or_else(|| client.metadata.origins().into_iter().next());
+        page.0.back = app.map(|uri| (uri, format!("Go to {name}")));
         page
     }
 
@@ -126,6 +127,16 @@ impl PageError {
         );
         page.0.retry_after = Some(retry_after);
         page
+    }
+
+    /// A form that another site sent in somebody's name.
+    pub fn foreign_form() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "Refused",
+            "This form came from another site",
+            "We take forms only from our own pages, so nothing was done. If you meant to sign in or out, go to the app and start there.",
+        )
     }
 
     pub fn not_found() -> Self {

@@ -13,7 +13,7 @@ use crate::account::sign_in::{self, Attempt, Outcome};
 use crate::crypto::secret::Secret;
 use crate::http::error::{Fault, with_retry_after};
 use crate::http::extract::cookie::SESSION;
-use crate::http::extract::csrf::Browser;
+use crate::http::extract::csrf::{Browser, refuse_foreign};
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::extract::peer::ClientAddress;
 use crate::http::extract::session;
@@ -75,6 +75,7 @@ pub async fn submit(
     address: ClientAddress,
     FormParams(form): FormParams,
 ) -> Result<Response, PageError> {
+    refuse_foreign(&web, &headers)?;
     let form = form?;
     let browser = Browser::of(&web, &headers);
     let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
@@ -91,7 +92,7 @@ pub async fn submit(
         alert: Some(Alert { text: alert, tone }),
         status,
     };
-    if form.repeated().is_some() || !browser.vouches(&web, &headers, CSRF_CONTEXT, form.get("csrf")) {
+    if form.repeated().is_some() || !browser.vouches(&web, CSRF_CONTEXT, form.get("csrf")) {
         let text = "This page had been open for a while, or cookies are switched off. Please sign in again.";
         return render(&web, &browser, view(text, Tone::Remark, StatusCode::FORBIDDEN)).await;
     }

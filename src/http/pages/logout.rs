@@ -13,7 +13,7 @@ use crate::account::sign_in;
 use crate::crypto::jws::TYP_ID_TOKEN;
 use crate::http::error::Fault;
 use crate::http::extract::cookie::SESSION;
-use crate::http::extract::csrf::Browser;
+use crate::http::extract::csrf::{Browser, refuse_foreign};
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::extract::peer::ClientAddress;
 use crate::http::extract::session;
@@ -59,6 +59,7 @@ pub async fn post(
         let sealed = seal(&web, &request)?;
         return Ok(respond::see_other(&with_query(&web.url(path::LOGOUT), &[("ticket", sealed)])));
     };
+    refuse_foreign(&web, &headers)?;
     let request = match form.get("ticket") {
         Some(sealed) => open_sealed(&web.app.keys.server.logouts, sealed)?,
         None => LogoutRequest::default(),
@@ -66,7 +67,7 @@ pub async fn post(
     let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
     let Some(signed_in) = signed_in else { return sign_out(&web, address, &request, None).await };
     let browser = Browser::of(&web, &headers);
-    let vouched = browser.vouches(&web, &headers, &csrf_context(&signed_in), form.get("csrf"));
+    let vouched = browser.vouches(&web, &csrf_context(&signed_in), form.get("csrf"));
     match action {
         _ if !vouched || form.repeated().is_some() => {
             confirm(&web, &headers, &request, &signed_in, StatusCode::FORBIDDEN).await

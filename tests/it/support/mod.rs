@@ -4,6 +4,7 @@
 
 mod browser;
 mod database;
+pub mod process;
 mod provider;
 
 pub use browser::{Browser, Page, form_fields, text_of};
