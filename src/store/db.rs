@@ -41,6 +41,7 @@ pub(super) enum Statements {
 #[derive(Clone)]
 pub(super) struct Db {
     pool: AnyPool,
+    options: AnyConnectOptions,
     writer: Writer,
 }
 
@@ -89,19 +90,20 @@ impl Db {
             .connect_with(options.clone())
             .await?;
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(run_writer(writer, options, jobs));
-        Ok(Self { pool, writer: Writer::Sqlite { queue, path: path.to_owned() } })
+        tokio::spawn(run_writer(writer, options.clone(), jobs));
+        Ok(Self { pool, options, writer: Writer::Sqlite { queue, path: path.to_owned() } })
     }
 
     async fn open_postgres(url: &str) -> Result<Self> {
+        let options = quiet(AnyConnectOptions::from_str(url)?);
         let pool = AnyPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             // A ping before each use costs a third of the reads; `is_stale` handles what it would have found.
             .test_before_acquire(false)
-            .connect_with(quiet(AnyConnectOptions::from_str(url)?))
+            .connect_with(options.clone())
             .await?;
-        Ok(Self { pool, writer: Writer::Postgres })
+        Ok(Self { pool, options, writer: Writer::Postgres })
     }
 
     /// Applies the migrations that are missing. Processes that start at once take turns: PostgreSQL has an
@@ -114,17 +116,14 @@ impl Db {
         let mut migrations = sqlx::migrate!("./migrations");
         // A newer release may have added tables while this one still runs beside it.
         migrations.set_ignore_missing(true);
-        let outcome = match &self.writer {
-            Writer::Sqlite { path, .. } => {
-                let url = format!("sqlite://{}?mode=rwc", path.display());
-                let mut conn = quiet(AnyConnectOptions::from_str(&url)?).connect().await?;
-                configure_sqlite(&mut conn, false).await?;
-                let outcome = migrations.run(&mut conn).await;
-                conn.close().await?;
-                outcome
-            }
-            Writer::Postgres => migrations.run(&self.pool).await,
-        };
+        // On a connection of its own, with the rights to write. `run_direct` and not `run`: the latter's generic
+        // `Acquire` would make this future one that no other thread may run.
+        let mut conn = self.options.connect().await?;
+        if let Writer::Sqlite { .. } = &self.writer {
+            configure_sqlite(&mut conn, false).await?;
+        }
+        let outcome = migrations.run_direct(None, &mut conn, false).await;
+        conn.close().await?;
         drop(lock);
         outcome.map_err(|error| StoreError::Unusable(format!("the database could not be migrated: {error}")))
     }
