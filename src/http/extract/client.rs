@@ -1,37 +1,58 @@
-//! The client that calls `/token`, `/introspect` or `/revoke`, authenticated.
+//! The client that calls `/token`, `/introspect` or `/revoke`, authenticated (RFC 6749 §2.3).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::http::Web;
+use super::params::{FormParams, QueryParams};
 use crate::http::error::TokenError;
+use crate::http::{Shared, Web};
+use crate::protocol::client::Client;
 use crate::protocol::client_auth;
 use crate::protocol::error::Error;
 use crate::protocol::params::Params;
 use crate::store::clients::ClientRecord;
 
-/// Proves who calls (RFC 6749 §2.3). `query` is that of the URL: credentials there would end up in logs.
-pub async fn authenticate(
-    web: &Web,
-    headers: &HeaderMap,
-    query: &Params,
-    params: &Params,
-) -> Result<Arc<ClientRecord>, TokenError> {
-    let challenge = headers.contains_key(AUTHORIZATION);
-    prove(web, headers, query, params).await.map_err(|error| error.challenged(challenge))
+/// A request whose sender is proven, with the parameters of its body.
+pub struct Caller {
+    record: Arc<ClientRecord>,
+    pub params: Params,
 }
 
-async fn prove(
-    web: &Web,
-    headers: &HeaderMap,
-    query: &Params,
-    params: &Params,
-) -> Result<Arc<ClientRecord>, TokenError> {
-    if query.get("client_secret").is_some() {
-        return Err(Error::invalid_request("client_secret must not be sent in the URL").into());
+impl Caller {
+    pub fn client(&self) -> &Client {
+        &self.record.client
     }
+}
+
+impl FromRequest<Shared> for Caller {
+    type Rejection = TokenError;
+
+    async fn from_request(request: Request, web: &Shared) -> Result<Self, TokenError> {
+        let (mut parts, body) = request.into_parts();
+        let QueryParams(query) = QueryParams::from_request_parts(&mut parts, web).await.unwrap_or_else(infallible);
+        let headers = parts.headers.clone();
+        let request = Request::from_parts(parts, body);
+        let FormParams(params) = FormParams::from_request(request, web).await.unwrap_or_else(infallible);
+        let params = params?;
+        // In the URL a secret would end up in logs.
+        if query?.get("client_secret").is_some() {
+            return Err(Error::invalid_request("client_secret must not be sent in the URL").into());
+        }
+        let challenge = headers.contains_key(AUTHORIZATION);
+        let record = authenticate(web, &headers, &params).await.map_err(|error| error.challenged(challenge))?;
+        Ok(Self { record, params })
+    }
+}
+
+fn infallible<T>(never: Infallible) -> T {
+    match never {}
+}
+
+async fn authenticate(web: &Web, headers: &HeaderMap, params: &Params) -> Result<Arc<ClientRecord>, TokenError> {
     if let Some(name) = params.repeated() {
         return Err(Error::invalid_request(format!("{name} was sent more than once")).into());
     }

@@ -2,13 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::app::App;
 use crate::http::error::TokenError;
-use crate::http::extract::client::authenticate;
-use crate::http::extract::params::{FormParams, QueryParams};
+use crate::http::extract::client::Caller;
 use crate::http::{Shared, respond};
 use crate::live;
 use crate::protocol::client::{Client, IntrospectionRight};
@@ -16,21 +15,15 @@ use crate::protocol::error::Error;
 use crate::protocol::introspection;
 use crate::store::Result as StoreResult;
 
-pub async fn introspect(
-    State(web): State<Shared>,
-    headers: HeaderMap,
-    QueryParams(query): QueryParams,
-    FormParams(params): FormParams,
-) -> Result<Response, TokenError> {
-    let params = params?;
-    let record = authenticate(&web, &headers, &query?, &params).await?;
+pub async fn introspect(State(web): State<Shared>, caller: Caller) -> Result<Response, TokenError> {
+    let client = caller.client();
     // RFC 7662 §2.1: the endpoint is protected, and anybody can name a public client.
-    if record.client.metadata.is_public() {
+    if client.metadata.is_public() {
         return Err(Error::invalid_client("introspection needs a client that authenticates").into());
     }
-    let token = params.get("token").ok_or_else(|| Error::invalid_request("token is missing"))?;
+    let token = caller.params.get("token").ok_or_else(|| Error::invalid_request("token is missing"))?;
     // `token_type_hint` would only order the look-ups, and the kinds of tokens tell themselves apart.
-    let answer = describe(&web.app, &record.client, token).await?;
+    let answer = describe(&web.app, client, token).await?;
     Ok(respond::json(StatusCode::OK, &answer.unwrap_or_else(introspection::inactive)))
 }
 

@@ -2,12 +2,11 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use crate::account::audit::{self, About};
 use crate::http::error::TokenError;
-use crate::http::extract::client::authenticate;
-use crate::http::extract::params::{FormParams, QueryParams};
+use crate::http::extract::client::Caller;
 use crate::http::{Shared, respond};
 use crate::issue::ROW_MARGIN;
 use crate::live;
@@ -15,30 +14,24 @@ use crate::protocol::error::Error;
 use crate::protocol::revocation::check_owner;
 use crate::store::events::EventKind;
 
-pub async fn revoke(
-    State(web): State<Shared>,
-    headers: HeaderMap,
-    QueryParams(query): QueryParams,
-    FormParams(params): FormParams,
-) -> Result<Response, TokenError> {
-    let params = params?;
-    let record = authenticate(&web, &headers, &query?, &params).await?;
-    let token = params.get("token").ok_or_else(|| Error::invalid_request("token is missing"))?;
+pub async fn revoke(State(web): State<Shared>, caller: Caller) -> Result<Response, TokenError> {
+    let client = caller.client();
+    let token = caller.params.get("token").ok_or_else(|| Error::invalid_request("token is missing"))?;
     let app = &web.app;
     if let Some((stored, _)) = live::refresh_token(app, token).await? {
-        check_owner(&record.client, stored.grant.client_id.as_str())?;
+        check_owner(client, stored.grant.client_id.as_str())?;
         if app.store.revoke_grant(stored.grant.id.clone(), "revoked_by_client", app.now()).await? {
             let detail = [("reason", "revoked_by_client"), ("grant_id", stored.grant.id.as_str())];
             let about = About {
                 user_id: Some(&stored.grant.user_id),
-                client_id: Some(&record.client.id),
+                client_id: Some(&client.id),
                 detail: &detail,
                 ..About::default()
             };
             audit::record(app, EventKind::GrantRevoked, about).await?;
         }
     } else if let Some(token) = live::signed_access_token(app, token, app.now()) {
-        check_owner(&record.client, token.client_id.as_str())?;
+        check_owner(client, token.client_id.as_str())?;
         app.store.revoke_access_token(token.jti, token.expires_at + ROW_MARGIN).await?;
     }
     // RFC 7009 §2.2: a token that is unknown is as good as revoked.

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::account::audit::{self, About};
@@ -10,8 +10,7 @@ use crate::app::App;
 use crate::crypto::digest::constant_time_eq;
 use crate::http::Shared;
 use crate::http::error::{Fault, TokenError};
-use crate::http::extract::client::authenticate;
-use crate::http::extract::params::{FormParams, QueryParams};
+use crate::http::extract::client::Caller;
 use crate::http::respond;
 use crate::issue::{self, Minted, Tokens};
 use crate::live;
@@ -25,17 +24,10 @@ use crate::store::grants::StoredGrant;
 /// moved on, so the second decision is final but for a third request in between.
 const TRIES: usize = 8;
 
-pub async fn token(
-    State(web): State<Shared>,
-    headers: HeaderMap,
-    QueryParams(query): QueryParams,
-    FormParams(params): FormParams,
-) -> Result<Response, TokenError> {
-    let params = params?;
-    let record = authenticate(&web, &headers, &query?, &params).await?;
-    let client = &record.client;
+pub async fn token(State(web): State<Shared>, caller: Caller) -> Result<Response, TokenError> {
+    let client = caller.client();
     for _ in 0..TRIES {
-        if let Some(tokens) = attempt(&web.app, client, &params).await? {
+        if let Some(tokens) = attempt(&web.app, client, &caller.params).await? {
             return Ok(respond::json(StatusCode::OK, &body(*tokens)));
         }
     }
