@@ -1,6 +1,8 @@
 //! The built program as processes of its own, in a directory of its own, driven as an operator does: by its
 //! command line, its signals and HTTP.
 
+#![allow(clippy::disallowed_methods)] // Deadlines are real time.
+
 use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
