@@ -9,11 +9,17 @@ use crate::protocol::time::{Span, Timestamp};
 use crate::store::limits::Reserved;
 use crate::store::{Result, Store};
 
+/// How many names may be tried to the end from one network: enough for a school behind one address, where those who
+/// know their password give their place back.
+const NAMES_PER_NETWORK: usize = 10;
+
 /// Something that is counted.
 #[derive(Clone, Copy, Debug)]
 pub enum Action<'a> {
-    /// A password for an account, from one network: `account` is the person's id, or a name that is nobody's.
-    SignIn { account: &'a str, from: Option<IpAddr> },
+    /// A password for a login name, from one network, whether or not the name is anybody's.
+    SignIn { name: &'a str, from: Option<IpAddr> },
+    /// A password for anybody, from one network: bounds how many names can be tried.
+    SignInFrom { from: Option<IpAddr> },
     /// A request too large for a URL, which costs a row.
     ParkTicket { from: Option<IpAddr> },
 }
@@ -66,8 +72,12 @@ impl Limiter {
 
     fn bucket(&self, action: Action<'_>) -> (String, usize, Span) {
         let (name, parts, places, window) = match action {
-            Action::SignIn { account, from } => {
-                ("sign_in", vec![account.to_owned(), prefix(from)], self.login.attempts as usize, self.login.window)
+            Action::SignIn { name, from } => {
+                ("sign_in", vec![name.to_owned(), prefix(from)], self.login.attempts as usize, self.login.window)
+            }
+            Action::SignInFrom { from } => {
+                let places = self.login.attempts as usize * NAMES_PER_NETWORK;
+                ("sign_in_from", vec![prefix(from)], places, self.login.window)
             }
             Action::ParkTicket { from } => ("park_ticket", vec![prefix(from)], 30, Span::minutes(15)),
         };

@@ -9,17 +9,17 @@ use crate::app::App;
 use crate::crypto::digest::sha256;
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
-use crate::limit::{Action, Place};
+use crate::limit::{Action, Place, Throttled};
 use crate::protocol::claims::Authentication;
-use crate::protocol::ids::{SessionId, UserId};
+use crate::protocol::ids::SessionId;
 use crate::protocol::interaction::Session;
 use crate::protocol::metadata::ACR_PASSWORD;
-use crate::protocol::time::{Span, Timestamp};
+use crate::protocol::time::Span;
 use crate::protocol::user::{LoginName, User};
+use crate::store::Result;
 use crate::store::events::EventKind;
 use crate::store::sessions::NewSession;
 use crate::store::users::REALM_DIRECT;
-use crate::store::{Result, StoreError};
 
 /// What somebody typed, and from where.
 pub struct Attempt {
@@ -30,7 +30,7 @@ pub struct Attempt {
 
 /// What the attempt came to.
 pub enum Outcome {
-    SignedIn(Box<User>),
+    SignedIn(Box<Verified>),
     /// `left` more attempts before a pause.
     Refused {
         left: usize,
@@ -44,27 +44,33 @@ pub enum Outcome {
     },
 }
 
+/// Somebody whose password was right a moment ago.
+pub struct Verified {
+    pub user: User,
+    /// The hash that stands for the password now.
+    hash: Secret<String>,
+}
+
+/// Places that an attempt took: one of the name's, one of the network's.
+struct Places {
+    name: Place,
+    network: Place,
+}
+
 /// Checks a name and a password.
 pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
     let name = LoginName::parse(&attempt.username).ok();
+    let places = match reserve(app, &attempt, name.as_ref()).await? {
+        Ok(places) => places,
+        // Counted nowhere but in the log: whoever goes on trying writes nothing.
+        Err(Throttled { retry_after }) => {
+            tracing::warn!(address = ?attempt.address, "a sign-in was throttled");
+            return Ok(Outcome::Throttled { retry_after });
+        }
+    };
     let known = match &name {
         Some(name) => app.store.user_by_login(REALM_DIRECT, name).await?,
         None => None,
-    };
-    // One budget for a person, whichever of their names is typed. Names of nobody are counted too, as they are.
-    let account = match (&known, &name) {
-        (Some((user, _)), _) => user.id.as_str().to_owned(),
-        (None, Some(name)) => name.identifier().1.to_owned(),
-        (None, None) => attempt.username.chars().take(255).collect(),
-    };
-    let about = About { address: attempt.address, ..About::default() };
-    let action = Action::SignIn { account: &account, from: attempt.address };
-    let place = match app.limits.reserve(action, app.now()).await? {
-        Ok(place) => place,
-        Err(throttled) => {
-            audit::record(app, EventKind::SignInThrottled, about).await?;
-            return Ok(Outcome::Throttled { retry_after: throttled.retry_after });
-        }
     };
     let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
     let matched = if attempt.password.expose().len() > MAX_PASSWORD_BYTES {
@@ -73,43 +79,85 @@ pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
         match app.passwords.verify(attempt.password.clone(), hash.clone()).await {
             Ok(matched) => matched,
             Err(overloaded) => {
-                app.limits.refund(place).await?;
+                app.limits.refund(places.name).await?;
+                app.limits.refund(places.network).await?;
                 return Ok(Outcome::Overloaded { retry_after: overloaded.retry_after });
             }
         }
     };
-    let user_id = user.as_ref().map(|user| user.id.clone());
-    let Some(user) = user.filter(|user| matched && user.is_active()) else {
-        let left = place.left;
-        audit::record(app, EventKind::SignInFailed, About { user_id: user_id.as_ref(), ..about }).await?;
-        return Ok(Outcome::Refused { left });
-    };
-    welcome(app, &user, hash, attempt.password, place).await?;
-    audit::record(app, EventKind::SignedIn, About { user_id: Some(&user.id), ..about }).await?;
-    Ok(Outcome::SignedIn(Box::new(user)))
+    let about = About { user_id: user.as_ref().map(|user| &user.id), address: attempt.address, ..About::default() };
+    match (user.as_ref(), hash) {
+        (Some(user), Some(hash)) if matched && user.is_active() => {
+            audit::record(app, EventKind::SignedIn, about).await?;
+            let hash = welcome(app, user, hash, attempt.password, places).await?;
+            Ok(Outcome::SignedIn(Box::new(Verified { user: user.clone(), hash })))
+        }
+        _ => {
+            let left = places.name.left;
+            // The last place is where the pause begins.
+            let kind = if left == 0 { EventKind::SignInThrottled } else { EventKind::SignInFailed };
+            audit::record(app, kind, about).await?;
+            Ok(Outcome::Refused { left })
+        }
+    }
 }
 
-/// After the right password: earlier attempts are forgiven, and an old hash is made anew.
+/// Takes the places before the hash is computed. The network's comes first, so that one which has used up its own
+/// leaves no trace of the names it goes on trying.
+async fn reserve(
+    app: &App,
+    attempt: &Attempt,
+    name: Option<&LoginName>,
+) -> Result<std::result::Result<Places, Throttled>> {
+    // What cannot be a name is counted as it was typed.
+    let typed: String = attempt.username.chars().take(255).collect();
+    let name = name.map_or(typed.as_str(), |name| name.identifier().1);
+    let network = match app.limits.reserve(Action::SignInFrom { from: attempt.address }, app.now()).await? {
+        Ok(place) => place,
+        Err(throttled) => return Ok(Err(throttled)),
+    };
+    match app.limits.reserve(Action::SignIn { name, from: attempt.address }, app.now()).await? {
+        Ok(name) => Ok(Ok(Places { name, network })),
+        Err(throttled) => {
+            app.limits.refund(network).await?;
+            Ok(Err(throttled))
+        }
+    }
+}
+
+/// After the right password: earlier attempts for the name are forgiven, the network gets its place back, and an old
+/// hash is made anew. Returns the hash that stands now.
 async fn welcome(
     app: &App,
     user: &User,
-    hash: Option<Secret<String>>,
+    hash: Secret<String>,
     password: Secret<String>,
-    place: Place,
-) -> Result<()> {
-    app.limits.forgive(place).await?;
-    let Some(old) = hash.filter(|hash| app.passwords.needs_rehash(hash.expose())) else { return Ok(()) };
-    // Under load the old hash does for another while.
-    if let Ok(Ok(new)) = app.passwords.hash(password, random_bytes(app.rng.as_ref())).await {
-        app.store.upgrade_password_hash(user.id.clone(), old, new).await?;
+    places: Places,
+) -> Result<Secret<String>> {
+    app.limits.forgive(places.name).await?;
+    app.limits.refund(places.network).await?;
+    if !app.passwords.needs_rehash(hash.expose()) {
+        return Ok(hash);
     }
-    Ok(())
+    // Under load the old hash does for another while.
+    match app.passwords.hash(password, random_bytes(app.rng.as_ref())).await {
+        Ok(Ok(new)) => {
+            app.store.upgrade_password_hash(user.id.clone(), hash, new.clone()).await?;
+            Ok(new)
+        }
+        _ => Ok(hash),
+    }
 }
 
 /// Begins a session for somebody who just proved who they are, in place of the one this browser had. Returns the
-/// secret for the cookie.
-pub async fn begin_session(app: &App, user_id: &UserId, replaced: Option<&Session>) -> Result<Secret<String>> {
-    let now: Timestamp = app.now();
+/// secret for the cookie; `None` where the password was changed or the account disabled meanwhile.
+pub async fn begin_session(
+    app: &App,
+    verified: &Verified,
+    replaced: Option<&Session>,
+) -> Result<Option<Secret<String>>> {
+    let now = app.now();
+    let user_id = &verified.user.id;
     let token = random_token::<32>(app.rng.as_ref());
     // The same person keeps the `sid` that apps know; its secret is always a new one (session fixation).
     let same = replaced.filter(|session| session.user_id == *user_id);
@@ -118,15 +166,16 @@ pub async fn begin_session(app: &App, user_id: &UserId, replaced: Option<&Sessio
         id,
         token_hash: sha256(token.as_bytes()),
         user_id: user_id.clone(),
+        password_hash: verified.hash.clone(),
         authentication: Authentication { auth_time: now, acr: ACR_PASSWORD.to_owned(), amr: vec!["pwd".to_owned()] },
         expires_at: now + app.config.sessions.absolute,
     };
-    app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
-    Ok(Secret::new(token))
+    let began = app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
+    Ok(began.then(|| Secret::new(token)))
 }
 
 /// Ends the session with its online grants.
-pub async fn sign_out(app: &App, session: &Session, address: Option<IpAddr>) -> std::result::Result<(), StoreError> {
+pub async fn sign_out(app: &App, session: &Session, address: Option<IpAddr>) -> Result<()> {
     app.store.end_session(session.id.clone(), app.now()).await?;
     let about = About { user_id: Some(&session.user_id), address, ..About::default() };
     audit::record(app, EventKind::SignedOut, about).await

@@ -2,6 +2,7 @@
 //! a parameter without a value counts as absent, and one that is sent twice is remembered, because the
 //! specification forbids it and only the endpoint knows how to say so.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use url::form_urlencoded;
@@ -56,10 +57,9 @@ impl Params {
                 return Err(MalformedParams::Nul);
             }
         }
-        let repeated = pairs.iter().enumerate().find_map(|(at, (name, _))| {
-            let again = pairs[..at].iter().any(|(earlier, _)| earlier == name);
-            (again && !REPEATABLE.contains(&name.as_str())).then(|| name.clone())
-        });
+        let mut seen = HashSet::new();
+        let mut again = pairs.iter().filter(|(name, _)| !seen.insert(name) && !REPEATABLE.contains(&name.as_str()));
+        let repeated = again.next().map(|(name, _)| name.clone());
         Ok(Self { pairs, repeated })
     }
 
@@ -79,10 +79,6 @@ impl Params {
 
     pub fn is_repeated(&self, name: &str) -> bool {
         self.all(name).nth(1).is_some()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
     }
 }
 

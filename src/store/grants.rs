@@ -32,6 +32,16 @@ pub struct NewGrant {
     pub expires_at: Timestamp,
 }
 
+/// What writing a grant came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantCreation {
+    Created,
+    /// The sign-in that the id stands for was completed already.
+    IdUsed,
+    /// The person signed out meanwhile.
+    SessionEnded,
+}
+
 macro_rules! grant_columns {
     () => {
         "g.id, g.client_id, g.session_id, g.scope, g.resources, g.claims, g.auth_time, g.acr, g.amr, g.offline, \
@@ -88,10 +98,22 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Writes the grant whose code is about to leave. `false` where the id was used before: the sign-in it stands
-    /// for was completed already.
-    pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<bool> {
-        self.db.write(Statements::One, move |conn| Box::pin(async move { insert(conn, &new, now).await })).await
+    /// Writes the grant whose code is about to leave.
+    pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
+        self.db
+            .write(Statements::Several, move |conn| {
+                Box::pin(async move {
+                    // Locks the session, so that a sign-out at the same moment either sees this grant or prevents it.
+                    if let Some(session) = &new.grant.session_id
+                        && !super::sessions::hold(conn, session).await?
+                    {
+                        return Ok(GrantCreation::SessionEnded);
+                    }
+                    let created = insert(conn, &new, now).await?;
+                    Ok(if created { GrantCreation::Created } else { GrantCreation::IdUsed })
+                })
+            })
+            .await
     }
 
     /// Uses up the code. `false` where somebody else was first or the grant was revoked.

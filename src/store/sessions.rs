@@ -5,6 +5,7 @@ use sqlx::any::AnyRow;
 use super::db::{Conn, Statements};
 use super::users::{self, user_columns};
 use super::{Result, Store, column, from_json, to_json};
+use crate::crypto::secret::Secret;
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{SessionId, UserId};
 use crate::protocol::interaction::Session;
@@ -17,6 +18,8 @@ pub struct NewSession {
     pub id: SessionId,
     pub token_hash: [u8; 32],
     pub user_id: UserId,
+    /// The hash that the password was checked against: the session begins only if it still stands.
+    pub password_hash: Secret<String>,
     pub authentication: Authentication,
     pub expires_at: Timestamp,
 }
@@ -56,15 +59,20 @@ impl Store {
     }
 
     /// Begins a session in place of `replaced`, which ends with its online grants unless it is the same one: the
-    /// same person who signs in again keeps the `sid`, under a new secret.
-    pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<()> {
+    /// same person who signs in again keeps the `sid`, under a new secret. `false` where the password was changed or
+    /// the person disabled since it was checked.
+    pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<bool> {
         self.db
             .write(Statements::Several, move |conn| {
                 Box::pin(async move {
+                    if !super::users::hold_password(conn, &new.user_id, &new.password_hash).await? {
+                        return Ok(false);
+                    }
                     if let Some(old) = replaced.filter(|old| *old != new.id) {
                         end(conn, &old, now).await?;
                     }
-                    upsert(conn, &new, now).await
+                    upsert(conn, &new, now).await?;
+                    Ok(true)
                 })
             })
             .await
@@ -115,6 +123,13 @@ async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()>
 async fn end(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<()> {
     sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
     super::grants::revoke_online_of_session(conn, id, now).await
+}
+
+/// Locks a session's row until the transaction ends; `false` where there is none any more.
+pub(super) async fn hold(conn: &mut Conn, id: &SessionId) -> Result<bool> {
+    let done =
+        sqlx::query("UPDATE sessions SET user_id = user_id WHERE id = $1").bind(id.as_str()).execute(conn).await?;
+    Ok(done.rows_affected() > 0)
 }
 
 pub(super) async fn end_all_of_user(conn: &mut Conn, id: &UserId) -> Result<()> {

@@ -929,3 +929,68 @@ fn closing_the_store_finishes_the_writes_that_were_accepted() {
         });
     }
 }
+
+/// After a restart or a failover every connection in the pool is dead at once.
+#[tokio::test]
+async fn a_postgres_that_restarted_is_noticed_by_no_request() {
+    use sqlx::Connection as _;
+    let dir = TempDir::new().expect("a directory");
+    let url = Backend::Postgres.create(dir.path()).await;
+    let store = Store::open(&url).await.expect("an open store");
+    for round in 0..2 {
+        // As many connections as there can be.
+        at_once((0..200).map(|n| {
+            let store = store.clone();
+            async move { store.revoke_access_token(format!("{round}-{n}"), FAR).await.expect("written") }
+        }))
+        .await;
+        let mut conn = sqlx::AnyConnection::connect(&url).await.expect("the database");
+        let ended = sqlx::query(
+            "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        ended.execute(&mut conn).await.expect("ended");
+        conn.close().await.expect("closed");
+        if round == 0 {
+            assert!(store.is_access_token_revoked("0-7").await.unwrap_or_else(|error| panic!("a read: {error}")));
+        } else {
+            let written = store.revoke_access_token("after".to_owned(), FAR).await;
+            written.unwrap_or_else(|error| panic!("a write: {error}"));
+        }
+    }
+    assert!(store.is_access_token_revoked("after").await.expect("an answer"));
+}
+
+/// Somebody copies the file, or has it open in a shell: writes wait for a while, and one that waited in vain is an
+/// error and not half a write; then everything goes on.
+#[tokio::test]
+async fn an_sqlite_that_somebody_else_locks_for_too_long_is_an_error_that_passes() {
+    use sqlx::Connection as _;
+    let dir = TempDir::new().expect("a directory");
+    let url = Backend::Sqlite.create(dir.path()).await;
+    let store = Store::open(&url).await.expect("an open store");
+    let mut other = sqlx::AnyConnection::connect(&url).await.expect("the database");
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("a lock");
+    let waits = tokio::spawn({
+        let store = store.clone();
+        async move { store.revoke_access_token("patient".to_owned(), FAR).await }
+    });
+    // Reads go on meanwhile.
+    for _ in 0..20 {
+        assert!(!store.is_access_token_revoked("patient").await.expect("an answer"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!waits.is_finished());
+    sqlx::query("ROLLBACK").execute(&mut other).await.expect("no lock");
+    waits.await.expect("no panic").expect("it was written after all");
+
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("a lock");
+    let error = store.create_user(person("vain"), NOW).await.expect_err("nobody can write");
+    assert!(error.to_string().contains("locked"), "it tells why: {error}");
+    sqlx::query("ROLLBACK").execute(&mut other).await.expect("no lock");
+    other.close().await.expect("closed");
+    let name = LoginName::Username("vain".to_owned());
+    assert!(store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").is_none());
+    assert_eq!(store.create_user(person("vain"), NOW).await.expect("an answer"), Created::Yes);
+    assert!(store.is_access_token_revoked("patient").await.expect("an answer"));
+}

@@ -21,36 +21,37 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
 }
 
 /// The first address from the right that is no trusted proxy. Whatever stands left of it, the client could have
-/// written itself.
+/// written itself. A unix socket is reached only by a proxy of this machine, so its header is believed too.
 pub fn client_address(request: &Request, trusted: &[IpNet]) -> Option<IpAddr> {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical())?;
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-    if !is_trusted(&peer) {
-        return Some(peer);
+    if peer.is_some_and(|peer| !is_trusted(&peer)) {
+        return peer;
     }
     let mut nearest = peer;
     for hop in hops(request.headers()).into_iter().rev() {
         // A hop that cannot be read ends the walk: what the proxy before it said is all we know.
         let Some(hop) = hop else { break };
-        nearest = hop;
+        nearest = Some(hop);
         if !is_trusted(&hop) {
             break;
         }
     }
-    Some(nearest)
+    nearest
 }
 
-/// Addresses of `Forwarded` (RFC 7239) or, without it, of `X-Forwarded-For`, left to right over all their lines.
+/// Addresses of `X-Forwarded-For` or `Forwarded` (RFC 7239), left to right over all their lines. A proxy that sets
+/// the one passes a client's own lines of the other through, so where both are there and differ, neither is believed.
 fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    let lines = |name: &str| -> Vec<String> {
-        headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?").to_owned()).collect()
+    let listed = |name: &str, parse: fn(&str) -> Option<IpAddr>| -> Option<Vec<Option<IpAddr>>> {
+        let mut lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?")).peekable();
+        lines.peek()?;
+        Some(lines.flat_map(|line| line.split(',')).map(parse).collect())
     };
-    let forwarded = lines("forwarded");
-    if !forwarded.is_empty() {
-        return forwarded.join(",").split(',').map(forwarded_for).collect();
+    match (listed("x-forwarded-for", parse_address), listed("forwarded", forwarded_for)) {
+        (Some(one), Some(other)) if one != other => Vec::new(),
+        (one, other) => one.or(other).unwrap_or_default(),
     }
-    let listed = lines("x-forwarded-for").join(",");
-    if listed.is_empty() { Vec::new() } else { listed.split(',').map(parse_address).collect() }
 }
 
 fn forwarded_for(element: &str) -> Option<IpAddr> {
@@ -99,7 +100,8 @@ mod tests {
             ("10.0.0.1", &[(xff, "1.2.3.4, nonsense")], "10.0.0.1"),
             ("10.0.0.1", &[(xff, "1.2.3.4, nonsense, 10.0.0.2")], "10.0.0.2"),
             ("10.0.0.1", &[("forwarded", "for=6.6.6.6, for=\"[2001:db8::1]:44\";proto=https")], "2001:db8::1"),
-            ("10.0.0.1", &[("forwarded", "for=1.2.3.4"), (xff, "6.6.6.6")], "1.2.3.4"),
+            ("10.0.0.1", &[("forwarded", "for=6.6.6.6"), (xff, "1.2.3.4")], "10.0.0.1"),
+            ("10.0.0.1", &[("forwarded", "for=1.2.3.4"), (xff, "1.2.3.4")], "1.2.3.4"),
             ("::ffff:10.0.0.1", &[(xff, "::ffff:1.2.3.4")], "1.2.3.4"),
             ("fd00::1", &[(xff, "1.2.3.4:5678")], "1.2.3.4"),
         ] {

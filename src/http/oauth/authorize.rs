@@ -6,7 +6,6 @@ use axum::response::Response;
 use http::HeaderMap;
 
 use super::ticket::Ticket;
-use crate::account::audit::{self, About};
 use crate::ambient::random_bytes;
 use crate::crypto::jws::TYP_ID_TOKEN;
 use crate::http::error::Fault;
@@ -18,7 +17,6 @@ use crate::http::{Shared, Web, respond};
 use crate::issue::unredeemed_row_expiry;
 use crate::protocol::authorize::{Addressed, unverified_client_id};
 use crate::protocol::client::Client;
-use crate::protocol::error::Error;
 use crate::protocol::grant::GrantRecord;
 use crate::protocol::grant::authorization_code::Code;
 use crate::protocol::interaction::{self, Step};
@@ -26,8 +24,7 @@ use crate::protocol::metadata::path;
 use crate::protocol::params::Params;
 use crate::protocol::redirect_uri::{AuthorizationResponse, RedirectTarget, with_query};
 use crate::protocol::scope::ScopeSet;
-use crate::store::events::EventKind;
-use crate::store::grants::NewGrant;
+use crate::store::grants::{GrantCreation, NewGrant};
 use crate::store::sessions::SignedIn;
 
 /// A request as it was understood, or the answer that it gets at once.
@@ -103,7 +100,7 @@ async fn proceed(
     match next(web, &ticket, client, signed_in.as_ref()).await? {
         Step::Login | Step::SelectAccount => step_to(web, address, path::LOGIN, &ticket).await,
         Step::Consent { .. } => step_to(web, address, path::CONSENT, &ticket).await,
-        Step::Fail(error) => fail(web, &ticket, &target, &error, client).await,
+        Step::Fail(error) => deliver(web, target.error(&error), Some(client)),
         Step::Issue { scope, offline } => match signed_in {
             Some(signed_in) => issue(web, ticket, client, &target, signed_in, scope, offline).await,
             None => step_to(web, address, path::LOGIN, &ticket).await,
@@ -138,20 +135,6 @@ async fn app_consent(
 pub async fn step_to(web: &Web, address: ClientAddress, page: &str, ticket: &Ticket) -> Result<Response, PageError> {
     let sealed = ticket.seal(web, address.0).await?;
     Ok(respond::see_other(&with_query(&web.url(page), &[("ticket", sealed)])))
-}
-
-async fn fail(
-    web: &Web,
-    ticket: &Ticket,
-    target: &RedirectTarget,
-    error: &Error,
-    client: &Client,
-) -> Result<Response, PageError> {
-    if ticket.denied {
-        let about = About { client_id: Some(&client.id), ..About::default() };
-        audit::record(&web.app, EventKind::ConsentDenied, about).await.map_err(Fault::from)?;
-    }
-    deliver(web, target.error(error), Some(client))
 }
 
 /// Writes the grant and sends its code.
@@ -192,10 +175,11 @@ async fn issue(
         refresh_seed: random_bytes(app.rng.as_ref()),
         expires_at: unredeemed_row_expiry(app, now),
     };
-    if !app.store.create_grant(new, now).await.map_err(Fault::from)? {
-        return Err(PageError::already_completed(client));
+    match app.store.create_grant(new, now).await.map_err(Fault::from)? {
+        GrantCreation::Created => deliver(web, target.code(code.expose()), Some(client)),
+        GrantCreation::IdUsed => Err(PageError::already_completed(client)),
+        GrantCreation::SessionEnded => Err(PageError::ticket_expired()),
     }
-    deliver(web, target.code(code.expose()), Some(client))
 }
 
 /// Sends an answer through the browser.

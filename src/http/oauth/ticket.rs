@@ -29,23 +29,41 @@ pub struct Ticket {
     pub request: AuthorizationRequest,
     /// The session whose account was chosen.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub selected: Option<SessionId>,
+    selected: Option<SessionId>,
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    pub denied: bool,
+    denied: bool,
+    /// The text it was read from, which serves again while nothing changed: a large one is kept only once.
+    #[serde(skip)]
+    text: Option<String>,
 }
 
 impl Ticket {
     pub fn new(web: &Web, request: AuthorizationRequest) -> Self {
         let id = GrantId::from_random(random_bytes(web.app.rng.as_ref()));
-        Self { id, issued_at: web.app.now(), request, selected: None, denied: false }
+        Self { id, issued_at: web.app.now(), request, selected: None, denied: false, text: None }
     }
 
     pub fn progress(&self) -> Progress<'_> {
         Progress { requested_at: self.issued_at, selected: self.selected.as_ref(), denied: self.denied }
     }
 
+    /// The account of this session was chosen.
+    pub fn select(&mut self, session: Option<SessionId>) {
+        self.selected = session;
+        self.text = None;
+    }
+
+    /// The person refused.
+    pub fn deny(&mut self) {
+        self.denied = true;
+        self.text = None;
+    }
+
     /// The text for a URL.
     pub async fn seal(&self, web: &Web, from: Option<IpAddr>) -> Result<String, PageError> {
+        if let Some(text) = &self.text {
+            return Ok(text.clone());
+        }
         let bytes = serde_json::to_vec(self).map_err(Fault::new)?;
         let sealed = web.app.keys.server.tickets.seal(&bytes).map_err(Fault::new)?;
         if sealed.len() <= MAX_IN_URL {
@@ -75,8 +93,8 @@ impl Ticket {
                     .ok_or_else(PageError::ticket_expired)?,
             ),
         };
-        let ticket: Self = open_sealed(&web.app.keys.server.tickets, parked.as_deref().unwrap_or(text))?;
-        // A clock that was set back does not make a ticket from the future.
+        let mut ticket: Self = open_sealed(&web.app.keys.server.tickets, parked.as_deref().unwrap_or(text))?;
+        ticket.text = Some(text.to_owned());
         if now >= ticket.issued_at + SIGN_IN_LIFETIME { Err(PageError::ticket_expired()) } else { Ok(ticket) }
     }
 }

@@ -66,7 +66,16 @@ pub async fn submit(
     let decision = form.get("decision").filter(|_| vouched && form.repeated().is_none());
     match decision {
         Some("allow") => remember(&web, &pending, address).await?,
-        Some("deny") => pending.ticket.denied = true,
+        Some("deny") => {
+            pending.ticket.deny();
+            let about = About {
+                user_id: Some(&pending.signed_in.user.id),
+                client_id: Some(&pending.client.id),
+                address: address.0,
+                ..About::default()
+            };
+            audit::record(&web.app, EventKind::ConsentDenied, about).await.map_err(Fault::from)?;
+        }
         _ => return Ok(render(&web, &browser, &pending, sealed, StatusCode::FORBIDDEN)),
     }
     step_to(&web, address, path::AUTHORIZE_RESUME, &pending.ticket).await

@@ -25,8 +25,18 @@ use crate::protocol::params::Params;
 use crate::protocol::time::Span;
 use crate::store::sessions::SignedIn;
 
-/// Form tokens of this page. Nobody is signed in yet, so they speak for nobody.
-const CSRF_CONTEXT: &str = "login";
+/// Whom the forms of this page speak for: nobody yet, or the one whose account is offered to go on with.
+fn csrf_context(ticket: Option<&Ticket>, signed_in: Option<&SignedIn>) -> String {
+    match signed_in.filter(|_| ticket.is_some_and(offers_account)) {
+        None => "login".to_owned(),
+        Some(signed_in) => format!("login {}", signed_in.session.id),
+    }
+}
+
+/// Whether the page offers to go on as who is signed in (`prompt=select_account`).
+fn offers_account(ticket: &Ticket) -> bool {
+    ticket.request.prompt.select_account && !ticket.request.prompt.login
+}
 
 /// Everything the page is made from.
 struct View<'a> {
@@ -92,7 +102,8 @@ pub async fn submit(
         alert: Some(Alert { text: alert, tone }),
         status,
     };
-    if form.repeated().is_some() || !browser.vouches(&web, CSRF_CONTEXT, form.get("csrf")) {
+    let context = csrf_context(ticket.as_ref(), signed_in.as_ref());
+    if form.repeated().is_some() || !browser.vouches(&web, &context, form.get("csrf")) {
         let text = "This page had been open for a while, or cookies are switched off. Please sign in again.";
         return render(&web, &browser, view(text, Tone::Remark, StatusCode::FORBIDDEN)).await;
     }
@@ -104,14 +115,20 @@ pub async fn submit(
         return render(&web, &browser, view(text, Tone::Refused, StatusCode::BAD_REQUEST)).await;
     }
     match sign_in::check_password(&web.app, attempt(&form, address)).await.map_err(Fault::from)? {
-        Outcome::SignedIn(user) => {
-            let replaced = signed_in.as_ref().map(|signed_in| &signed_in.session);
-            let token = sign_in::begin_session(&web.app, &user.id, replaced).await.map_err(Fault::from)?;
+        Outcome::SignedIn(verified) => {
+            // Where it goes on is settled before anything is written.
             let next = match &ticket {
                 Some(ticket) => step_to(&web, address, path::AUTHORIZE_RESUME, ticket).await?,
                 None => respond::see_other(&web.url(path::LOGIN)),
             };
-            Ok(with_session_cookie(&web, &token, next))
+            let replaced = signed_in.as_ref().map(|signed_in| &signed_in.session);
+            match sign_in::begin_session(&web.app, &verified, replaced).await.map_err(Fault::from)? {
+                Some(token) => Ok(with_session_cookie(&web, &token, next)),
+                None => {
+                    let text = "Your account was changed just now. Please sign in again.";
+                    render(&web, &browser, view(text, Tone::Remark, StatusCode::OK)).await
+                }
+            }
         }
         Outcome::Refused { left } => {
             let text = refusal(left);
@@ -170,7 +187,7 @@ async fn continue_as_current(
     signed_in: Option<SignedIn>,
 ) -> Result<Response, PageError> {
     let Some(mut ticket) = ticket else { return Ok(respond::see_other(&web.url(path::LOGIN))) };
-    ticket.selected = signed_in.map(|signed_in| signed_in.session.id);
+    ticket.select(signed_in.map(|signed_in| signed_in.session.id));
     step_to(web, address, path::AUTHORIZE_RESUME, &ticket).await
 }
 
@@ -189,9 +206,8 @@ async fn render(web: &Web, browser: &Browser, view: View<'_>) -> Result<Response
         None => None,
         Some((ticket, _)) => web.app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?,
     };
-    let choosing =
-        view.ticket.is_some_and(|(ticket, _)| ticket.request.prompt.select_account && !ticket.request.prompt.login);
-    let csrf = browser.token(web, CSRF_CONTEXT);
+    let choosing = view.ticket.is_some_and(|(ticket, _)| offers_account(ticket));
+    let csrf = browser.token(web, &csrf_context(view.ticket.map(|(ticket, _)| ticket), view.signed_in));
     let action = web.url(path::LOGIN);
     let page = SignInPage {
         chrome: web.branding.chrome(),
