@@ -75,8 +75,7 @@ CREATE INDEX sessions_by_expiry ON sessions (expires_at);
 CREATE TABLE consents (
     user_id   TEXT   NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     client_id TEXT   NOT NULL REFERENCES clients (id) ON DELETE CASCADE,
-    scope     TEXT   NOT NULL,
-    resources TEXT   NOT NULL,
+    allowed   TEXT   NOT NULL,
     given_at  BIGINT NOT NULL,
     PRIMARY KEY (user_id, client_id)
 );

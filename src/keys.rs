@@ -6,7 +6,6 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
 
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -37,6 +36,8 @@ pub enum KeyError {
     Foreign { path: PathBuf, expected: String, found: String },
     #[error("a sealed key in the database cannot be opened; the database was changed from outside")]
     Unsealable,
+    #[error("there is no signing key for {0}")]
+    NoKey(SigningAlg),
     #[error(transparent)]
     Crypto(#[from] jws::CryptoError),
     #[error(transparent)]
@@ -80,7 +81,7 @@ pub struct KeySet {
 
 pub struct Keyring {
     pub server: ServerKeys,
-    set: RwLock<Arc<KeySet>>,
+    set: KeySet,
 }
 
 impl Keyring {
@@ -102,26 +103,27 @@ impl Keyring {
 
         let seal = SealKey::derive(&master, "signing-key");
         make_missing_keys(store, &seal, now).await?;
-        let set = KeySet::build(store.signing_keys().await?, &seal)?;
-        Ok(Self { server: ServerKeys::derive(server_key), set: RwLock::new(Arc::new(set)) })
+        let set = KeySet::build(store.signing_keys().await?, &seal, now)?;
+        Ok(Self { server: ServerKeys::derive(server_key), set })
     }
 
     /// The keys as they stand now.
-    pub fn current(&self) -> Arc<KeySet> {
-        // A poisoned lock would mean a panic while a pointer was replaced; the pointer is whole all the same.
-        Arc::clone(&self.set.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    pub fn current(&self) -> &KeySet {
+        &self.set
     }
 }
 
 impl KeySet {
-    fn build(stored: Vec<StoredKey>, seal: &SealKey) -> Result<Self, KeyError> {
+    fn build(stored: Vec<StoredKey>, seal: &SealKey, now: Timestamp) -> Result<Self, KeyError> {
         let mut signing = HashMap::new();
         let mut verifying = HashMap::new();
         let mut published = Vec::new();
-        // Oldest first, so that the newest of each algorithm is the one that signs.
+        // Oldest first, so that the newest of each algorithm whose time has come is the one that signs.
         for key in stored.into_iter().filter(|key| key.retired_at.is_none()) {
             let der = Zeroizing::new(seal.open(&key.sealed_private).map_err(|_| KeyError::Unsealable)?);
-            signing.insert(key.alg, SigningKey::from_der(&key.kid, key.alg, &der)?);
+            if key.active_from <= now {
+                signing.insert(key.alg, SigningKey::from_der(&key.kid, key.alg, &der)?);
+            }
             published.push(Value::Object(key.public_jwk.clone()));
             verifying.insert(key.kid, VerifyingKey::from_jwk(key.public_jwk, key.alg)?);
         }
@@ -130,7 +132,7 @@ impl KeySet {
 
     /// Signs with the active key of `alg`.
     pub fn sign(&self, alg: SigningAlg, typ: &str, claims: &Map<String, Value>) -> Result<String, KeyError> {
-        let key = self.signing.get(&alg).ok_or(KeyError::Unsealable)?;
+        let key = self.signing.get(&alg).ok_or(KeyError::NoKey(alg))?;
         Ok(key.sign(typ, claims)?)
     }
 
@@ -185,6 +187,7 @@ fn load_master(
         create_master(dir, &path, rng).map_err(|error| problem(error.to_string()))?;
     }
     let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if may_create => problem("there is no master key here".to_owned()),
         std::io::ErrorKind::NotFound => problem(
             "the master key is missing, but the database was sealed under one; put it back from your backup".to_owned(),
         ),

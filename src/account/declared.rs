@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::ambient::{random_bytes, random_token};
 use crate::app::App;
+use crate::config::Config;
 use crate::crypto::digest::{base64url, sha256};
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
@@ -38,6 +39,8 @@ pub enum AccountError {
     Hash(String),
     #[error("client `{client_id}`: {}", problems.join("; "))]
     Client { client_id: String, problems: Vec<String> },
+    #[error("user `{name}`: {error}")]
+    Declared { name: String, error: Box<Self> },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -92,16 +95,31 @@ pub async fn create_user(
 
 /// Checks a password against the policy and hashes it.
 pub async fn hash_new_password(app: &App, password: Secret<String>) -> Result<Secret<String>, AccountError> {
-    let min = app.config.passwords.min_length;
+    check_password(&app.config, &password)?;
+    let hashed = app.passwords.hash(password, random_bytes(app.rng.as_ref())).await;
+    let hashed = hashed.map_err(|_| AccountError::Hash("the machine is overloaded; try again".to_owned()))?;
+    hashed.map_err(|error| AccountError::Hash(error.to_string()))
+}
+
+fn check_password(config: &Config, password: &Secret<String>) -> Result<(), AccountError> {
+    let min = config.passwords.min_length;
     if password.expose().chars().count() < min as usize {
         return Err(AccountError::PasswordTooShort(min));
     }
     if password.expose().len() > MAX_PASSWORD_BYTES {
         return Err(AccountError::PasswordTooLong);
     }
-    let hashed = app.passwords.hash(password, random_bytes(app.rng.as_ref())).await;
-    let hashed = hashed.map_err(|_| AccountError::Hash("the machine is overloaded; try again".to_owned()))?;
-    hashed.map_err(|error| AccountError::Hash(error.to_string()))
+    Ok(())
+}
+
+/// Whether the declared users' passwords meet the policy.
+pub fn check_passwords(config: &Config) -> Result<(), AccountError> {
+    for user in &config.users {
+        let name = user.username.as_deref().or(user.email.as_deref()).unwrap_or_default().to_owned();
+        let checked = user.password.as_ref().map_or(Ok(()), |password| check_password(config, password));
+        checked.map_err(|error| AccountError::Declared { name, error: Box::new(error) })?;
+    }
+    Ok(())
 }
 
 /// Whether metadata may be registered under this id.
@@ -151,7 +169,10 @@ pub async fn sync(app: &App) -> Result<(), AccountError> {
             match create_user(app, profile, user.password.clone()).await {
                 // Another process that starts at the same time was faster.
                 Ok(_) | Err(AccountError::UsernameTaken(_) | AccountError::EmailTaken(_)) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let name = user.username.clone().or_else(|| user.email.clone()).unwrap_or_default();
+                    return Err(AccountError::Declared { name, error: Box::new(error) });
+                }
             }
         }
     }

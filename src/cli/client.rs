@@ -209,10 +209,10 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
         }
         ClientCommand::RotateSecret { client_id, overlap } => rotate_secret(app, format, &client_id, overlap).await,
         ClientCommand::Delete { client_id, yes } => {
-            let record = by_hand(find(app, &client_id).await?)?;
+            let record = by_hand(app, find(app, &client_id).await?)?;
             super::confirm(&format!("Delete client {client_id} with all its grants and consents?"), yes)?;
             app.store.delete_client(record.client.id).await?;
-            println!("deleted {client_id}; its id stays taken");
+            output::object(format, &json!({ "deleted": client_id, "note": "the id stays taken" }));
             Ok(())
         }
     }
@@ -251,7 +251,7 @@ async fn update(
     metadata: MetadataArgs,
     disabled: Option<bool>,
 ) -> anyhow::Result<()> {
-    let mut record = by_hand(find(app, client_id).await?)?;
+    let mut record = by_hand(app, find(app, client_id).await?)?;
     record.client.metadata = metadata.apply(&record.client.metadata)?;
     if let Some(disabled) = disabled {
         record.client.disabled_at = disabled.then(|| record.client.disabled_at.unwrap_or_else(|| app.now()));
@@ -267,7 +267,7 @@ async fn update(
 }
 
 async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span) -> anyhow::Result<()> {
-    let mut record = by_hand(find(app, client_id).await?)?;
+    let mut record = by_hand(app, find(app, client_id).await?)?;
     ensure!(!record.client.metadata.is_public(), "`{client_id}` is a public client and has no secret");
     let now = app.now();
     let end = now + overlap;
@@ -292,9 +292,11 @@ async fn find(app: &App, client_id: &str) -> anyhow::Result<ClientRecord> {
     Ok(record.as_ref().clone())
 }
 
-fn by_hand(record: ClientRecord) -> anyhow::Result<ClientRecord> {
-    ensure!(!record.declared, "`{}` is declared in the configuration file; change it there", record.client.id);
-    Ok(record)
+/// Refuses a client that stands in the file now; one that left it can be dealt with by hand.
+fn by_hand(app: &App, record: ClientRecord) -> anyhow::Result<ClientRecord> {
+    let declared = app.config.clients.iter().any(|client| client.client_id == record.client.id.as_str());
+    ensure!(!declared, "`{}` is declared in the configuration file; change it there", record.client.id);
+    Ok(ClientRecord { declared: false, ..record })
 }
 
 /// Everything that may be shown: no secret, nor its hash.

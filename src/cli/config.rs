@@ -1,8 +1,11 @@
 //! `keyward config`: what the configuration says, and a template for one.
 
 use clap::Subcommand;
+use serde_json::json;
 
-use crate::account::declared::check_client;
+use super::output::{self, Format};
+use super::serve::log_filter;
+use crate::account::declared::{check_client, check_passwords};
 use crate::app::metadata;
 use crate::config::{Sources, dump, load, reference, template};
 use crate::http::pages::chrome::Branding;
@@ -19,7 +22,7 @@ pub enum ConfigCommand {
     Reference,
 }
 
-pub fn run(command: &ConfigCommand, sources: &Sources) -> anyhow::Result<()> {
+pub fn run(command: &ConfigCommand, sources: &Sources, format: Format) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Check => {
             let loaded = load(sources.clone())?;
@@ -27,15 +30,17 @@ pub fn run(command: &ConfigCommand, sources: &Sources) -> anyhow::Result<()> {
             for client in &loaded.config.clients {
                 check_client(&ours, &client.client_id, &client.metadata, client.client_secret.is_some())?;
             }
+            check_passwords(&loaded.config)?;
             Branding::new(&loaded.config)?;
+            log_filter(&loaded.config)?;
             for warning in &loaded.warnings {
                 eprintln!("keyward: warning: {warning}");
             }
-            println!("the configuration is valid");
+            output::object(format, &json!({ "valid": true, "warnings": loaded.warnings }));
         }
-        ConfigCommand::Dump => print!("{}", dump(sources)?),
-        ConfigCommand::Generate => print!("{}", template()),
-        ConfigCommand::Reference => print!("{}", reference()),
+        ConfigCommand::Dump => output::line(dump(sources)?.trim_end()),
+        ConfigCommand::Generate => output::line(template().trim_end()),
+        ConfigCommand::Reference => output::line(reference().trim_end()),
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::Global;
-use super::serve::{run_services, start_logging};
+use super::serve::{Signals, run_services, start_logging};
 use crate::ambient::{Rng, SystemRng, random_token};
 use crate::config::{Listen, Sources};
 use crate::crypto::secret::Secret;
@@ -60,6 +60,7 @@ struct DemoClient {
 }
 
 pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
+    let signals = Signals::install()?;
     let dir = std::path::absolute(&args.dir)?;
     let data = dir.join("data");
     fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
@@ -71,7 +72,7 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
 
     let mut files = vec![config_file.clone()];
     files.extend(global.config.iter().cloned());
-    let sources = Sources { files, env: std::env::vars().collect(), flags: global.set.clone() };
+    let sources = Sources { files, env: super::environment(), flags: global.set.clone() };
     // Its own inline secrets are no news to anybody.
     let config = crate::config::load(sources)?.config;
     start_logging(&config)?;
@@ -93,7 +94,7 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
     let mut services: Vec<_> = bound.into_iter().map(|bound| (bound, routes.clone())).collect();
     services.push((demo_listener, demo));
     print(&app.metadata.issuer, &demo_url, &credentials, &config_file);
-    run_services(&app, services).await
+    run_services(&app, services, signals).await
 }
 
 /// The credentials of an earlier start, or new ones.

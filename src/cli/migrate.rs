@@ -1,10 +1,13 @@
 //! `keyward migrate`: brings the tables up to date, as `serve` does at start.
 
+use serde_json::json;
+
+use super::output::{self, Format};
 use crate::config::Config;
 use crate::store::Store;
 
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, format: Format) -> anyhow::Result<()> {
     Store::open(&config.database_url).await?.close().await;
-    println!("the database is up to date");
+    output::object(format, &json!({ "database": "up to date" }));
     Ok(())
 }

@@ -63,7 +63,16 @@ enum Command {
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as SETTING=VALUE")?;
+    let (name, value) = parse_pair(text)?;
+    // Everybody on a machine can read the command lines of its processes.
+    if crate::config::may_hold_secret(&name) && value.contains('@') {
+        return Err(format!("{name} holds a password; use {name}_file, or the environment"));
+    }
+    Ok((name, value))
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -91,8 +100,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve => serve::run(load(&global)?).await,
         Command::Dev(args) => dev::run(args, &global).await,
-        Command::Config(command) => config::run(&command, &sources(&global)),
-        Command::Migrate => migrate::run(load(&global)?).await,
+        Command::Config(command) => config::run(&command, &sources(&global), global.output),
+        Command::Migrate => migrate::run(load(&global)?, global.output).await,
         Command::Client(command) => client::run(*command, &open(&global).await?, global.output).await,
         Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
     }
@@ -100,11 +109,21 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn sources(global: &Global) -> Sources {
     let mut files = global.config.clone();
+    if let Some(file) = std::env::var_os("KEYWARD_CONFIG").filter(|_| files.is_empty()) {
+        files.push(file.into());
+    }
     let default = PathBuf::from("keyward.toml");
     if files.is_empty() && default.exists() {
         files.push(default);
     }
-    Sources { files, env: std::env::vars().collect(), flags: global.set.clone() }
+    Sources { files, env: environment(), flags: global.set.clone() }
+}
+
+/// Variables that are text; one that is not cannot be a setting of ours.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn load(global: &Global) -> anyhow::Result<Config> {

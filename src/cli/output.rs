@@ -1,5 +1,7 @@
 //! Results for people (a table) and for programs (JSON).
 
+use std::io::Write as _;
+
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -9,23 +11,30 @@ pub enum Format {
     Json,
 }
 
+/// Writes a line to standard output. Whoever closed it (`… | head`) has seen enough.
+pub fn line(text: &str) {
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
 /// One thing: its members one a line, or a JSON object.
 pub fn object(format: Format, value: &Value) {
     match (format, value) {
         (Format::Table, Value::Object(members)) => {
             let width = members.keys().map(|name| name.chars().count()).max().unwrap_or(0);
             for (name, value) in members {
-                println!("{name:width$}  {}", cell(value));
+                line(&format!("{name:width$}  {}", cell(value)));
             }
         }
-        _ => println!("{value:#}"),
+        _ => line(&format!("{value:#}")),
     }
 }
 
 /// Several things of one kind: a table with these columns, or a JSON array of all members.
 pub fn list(format: Format, columns: &[&str], items: &[Value]) {
     if format == Format::Json {
-        println!("{:#}", Value::Array(items.to_vec()));
+        line(&format!("{:#}", Value::Array(items.to_vec())));
         return;
     }
     let rows: Vec<Vec<String>> =
@@ -37,12 +46,12 @@ pub fn list(format: Format, columns: &[&str], items: &[Value]) {
             rows.iter().map(|row| row[at].chars().count()).chain([name.chars().count()]).max().unwrap_or(0)
         })
         .collect();
-    let line = |cells: &[String]| {
+    let print = |cells: &[String]| {
         let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}", padded.join("  ").trim_end());
+        line(padded.join("  ").trim_end());
     };
-    line(&columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>());
-    rows.iter().for_each(|row| line(row));
+    print(&columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| print(row));
 }
 
 fn cell(value: &Value) -> String {

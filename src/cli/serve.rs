@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
@@ -15,13 +14,14 @@ use crate::account::declared;
 use crate::app::App;
 use crate::config::{Config, LogFormat};
 use crate::http::serve::Bound;
-use crate::http::{Web, router};
+use crate::http::{Routes, Web, router};
 use crate::jobs;
 
 /// How long connections may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(20);
 
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    let signals = Signals::install()?;
     start_logging(&config)?;
     let app = Arc::new(super::open_config(config).await?);
     let mut listeners = Vec::new();
@@ -31,11 +31,31 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let web = Web::new(Arc::clone(&app), false)?;
     let routes = router(&web);
     let services = listeners.into_iter().map(|bound| (bound, routes.clone())).collect();
-    run_services(&app, services).await
+    run_services(&app, services, signals).await
+}
+
+/// The signals that end us. Installed before anything else, so that one which comes during the start ends us cleanly
+/// as well.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub fn install() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then lets requests in flight finish.
-pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Router)>) -> anyhow::Result<()> {
+pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Routes)>, mut signals: Signals) -> anyhow::Result<()> {
     declared::sync(app).await?;
     tracing::info!(issuer = %app.metadata.issuer, version = env!("CARGO_PKG_VERSION"), "starting");
     let (stop, stopped) = watch::channel(false);
@@ -47,12 +67,9 @@ pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Router)>) -> any
         }
         tasks.spawn(bound.serve(routes, stopped.clone()));
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut failed = None;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.received() => {}
         Some(ended) = tasks.join_next() => failed = Some(ended),
     }
     tracing::info!("stopping");
@@ -74,10 +91,15 @@ pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Router)>) -> any
     }
 }
 
+/// What is logged, by the directives of `tracing-subscriber`.
+pub fn log_filter(config: &Config) -> anyhow::Result<EnvFilter> {
+    let directives = std::env::var("KEYWARD_LOG").unwrap_or_else(|_| config.log.level.clone());
+    EnvFilter::try_new(&directives).with_context(|| format!("log level `{directives}`"))
+}
+
 /// Starts the log on standard error. `KEYWARD_LOG` overrides `log.level`.
 pub fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let directives = std::env::var("KEYWARD_LOG").unwrap_or_else(|_| config.log.level.clone());
-    let filter = EnvFilter::try_new(&directives).with_context(|| format!("log level `{directives}`"))?;
+    let filter = log_filter(config)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

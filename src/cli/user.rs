@@ -28,7 +28,7 @@ pub enum UserCommand {
         #[arg(long)]
         name: Option<String>,
         /// Another standard claim, like --claim locale=nb; may be repeated.
-        #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = super::parse_setting)]
+        #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = super::parse_pair)]
         claims: Vec<(String, String)>,
         /// Read the password from the first line of standard input.
         #[arg(long, conflicts_with = "password_file")]
@@ -74,8 +74,11 @@ pub enum UserCommand {
 pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Result<()> {
     match command {
         UserCommand::Create { username, email, email_verified, name, claims, password_stdin, password_file } => {
-            let mut members: Map<String, Value> =
-                claims.into_iter().map(|(name, value)| (name, claim(value))).collect();
+            let mut members = Map::new();
+            for (name, value) in claims {
+                let value = claim(&name, value)?;
+                members.insert(name, value);
+            }
             if let Some(name) = name {
                 members.insert("name".to_owned(), name.into());
             }
@@ -106,7 +109,7 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             };
             let hash = hash_new_password(app, password).await?;
             app.store.set_password(user.id, hash, app.now()).await?;
-            println!("the password was set; {name_or_id} is signed out everywhere");
+            output::object(format, &json!({ "password_set": name_or_id, "note": "signed out everywhere" }));
             Ok(())
         }
         UserCommand::Disable { name_or_id } => {
@@ -123,17 +126,19 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             let user = find(app, &name_or_id).await?;
             super::confirm(&format!("Delete {name_or_id} with everything that is theirs?"), yes)?;
             app.store.delete_user(user.id).await?;
-            println!("deleted {name_or_id}");
+            output::object(format, &json!({ "deleted": name_or_id }));
             Ok(())
         }
     }
 }
 
-/// `true`, numbers and objects as JSON; everything else as the text it is.
-fn claim(value: String) -> Value {
-    match serde_json::from_str(&value) {
-        Ok(parsed @ (Value::Bool(_) | Value::Object(_))) => parsed,
-        _ => value.into(),
+/// A claim in the type that OpenID Connect Core §5.1 gives it.
+fn claim(name: &str, value: String) -> anyhow::Result<Value> {
+    let parsed = || serde_json::from_str::<Value>(&value).ok();
+    match name {
+        "phone_number_verified" => parsed().filter(Value::is_boolean).context("phone_number_verified is true or false"),
+        "address" => parsed().filter(Value::is_object).context("address is a JSON object, like {\"country\":\"NO\"}"),
+        _ => Ok(value.into()),
     }
 }
 

@@ -13,6 +13,8 @@ pub fn beside(text: &str, base: &Path) -> Option<String> {
     let url = Url::parse(text).ok()?;
     match text.strip_prefix(SQLITE) {
         Some("") => None,
+        // The file is all there is to choose; how it is opened is not.
+        Some(path) if path.contains(['?', '#']) => None,
         Some(path) if path.starts_with('/') => Some(text.to_owned()),
         Some(path) if base.as_os_str().is_empty() => Some(format!("{SQLITE}{path}")),
         Some(path) => Some(format!("{}/{path}", sqlite_url(base)?)),

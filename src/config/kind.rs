@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::protocol::scope::{self, ScopeSet, is_scope_token};
 use crate::protocol::time::Span;
+use crate::protocol::user::{canonical_email, checked_username};
 
 use super::database;
 use super::error::REDACTED;
@@ -177,8 +178,8 @@ impl Kind {
             Self::Colour => is_colour(text),
             Self::ScopeName => is_scope_token(text) && !scope::STANDARD.contains(&text),
             Self::ClientId => !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()),
-            Self::Username => !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '@'),
-            Self::Email => is_email(text),
+            Self::Username => checked_username(text).is_ok(),
+            Self::Email => canonical_email(text).is_ok(),
             _ => !text.trim().is_empty(),
         };
         accepted.then(|| text.to_owned())
@@ -224,12 +225,6 @@ fn is_colour(text: &str) -> bool {
     text.strip_prefix('#').is_some_and(|hex| hex.len() == 6 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Whether an address reaches anybody only mail can tell; this refuses what cannot be one.
-fn is_email(text: &str) -> bool {
-    let parts = text.rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
-    parts && !text.contains(char::is_whitespace)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +250,6 @@ mod tests {
             (Kind::Listen, r#""127.0.0.1:1""#, r#"["127.0.0.1:1"]"#),
             (Kind::Listen, r#"["127.0.0.1:1", "unix:s"]"#, r#"["127.0.0.1:1", "unix:/etc/keyward/s"]"#),
             (Kind::Database, r#""sqlite://data/k.db""#, r#""sqlite:///etc/keyward/data/k.db""#),
-            (Kind::Database, r#""sqlite:///var/k.db?mode=rwc""#, r#""sqlite:///var/k.db?mode=rwc""#),
             (Kind::Database, r#""postgresql://u:p@h/d""#, r#""postgresql://u:p@h/d""#),
             (Kind::Cidrs, r#"["10.1.2.3/8", "::1", "192.0.2.1"]"#, r#"["10.0.0.0/8", "::1/128", "192.0.2.1/32"]"#),
             (Kind::Colour, r##""#3d5AFE""##, r##""#3d5AFE""##),
@@ -296,6 +290,7 @@ mod tests {
             (Kind::Listen, "8080"),
             (Kind::Database, r#""sqlite:keyward.db""#),
             (Kind::Database, r#""sqlite://""#),
+            (Kind::Database, r#""sqlite:///var/k.db?mode=rwc""#),
             (Kind::Database, r#""sqlite://:memory:""#),
             (Kind::Database, r#""mysql://h/d""#),
             (Kind::Database, r#""keyward.db""#),

@@ -25,6 +25,7 @@ pub use model::{
     RateLimits, Sessions,
 };
 pub use print::{reference, template};
+pub use settings::may_hold_secret;
 
 #[cfg(test)]
 mod tests {

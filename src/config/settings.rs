@@ -340,6 +340,11 @@ pub fn entry(path: &str) -> Option<&'static Entry> {
     entries().iter().find(|entry| entry.path == path)
 }
 
+/// Whether a setting is a secret, or may contain one.
+pub fn may_hold_secret(path: &str) -> bool {
+    entry(path).is_some_and(|entry| entry.kind.holds_secret())
+}
+
 fn expand(row: &Setting) -> Vec<Entry> {
     let (parent, key) = row.path.rsplit_once('.').unwrap_or(("", row.path));
     let beside = |sibling: &str| if parent.is_empty() { sibling.to_owned() } else { format!("{parent}.{sibling}") };

@@ -91,14 +91,6 @@ impl SigningKey {
         Ok(Self { kid: kid.to_owned(), alg, signer })
     }
 
-    pub fn alg(&self) -> SigningAlg {
-        self.alg
-    }
-
-    pub fn kid(&self) -> &str {
-        &self.kid
-    }
-
     /// A JWS in compact form with our `kid`, the given `typ` and `claims` as its payload.
     pub fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, CryptoError> {
         let header = serde_json::json!({ "alg": self.alg.as_str(), "kid": self.kid, "typ": typ });
@@ -219,7 +211,7 @@ mod tests {
             let head = base64url(header.to_string().as_bytes());
             format!("{head}.{}.{}", parts[1], parts[2])
         };
-        let kid = signing.kid();
+        let kid = signing.kid.as_str();
         for (name, token) in [
             ("another signature", stranger.sign(TYP_ID_TOKEN, &claims()).unwrap()),
             ("alg none", with_header(serde_json::json!({"alg":"none","kid":kid,"typ":"JWT"}))),

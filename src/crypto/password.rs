@@ -1,5 +1,5 @@
 //! Password hashes: Argon2id (RFC 9106) in PHC strings. One call costs about 11 ms and `memory_kib` of memory;
-//! who may make it, and on which thread, is for `account::password`.
+//! who may make it, and on which thread, is for `passwords.rs`.
 
 use argon2::password_hash::{Encoding, PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};

@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::Shared;
 use super::error::Fault;
 use super::extract::peer::{self, ClientAddress};
-use super::pages::error::PageError;
+use super::pages::{self, error::PageError};
 use crate::ambient::{Stopwatch, random_token};
 
 /// Largest body we read. The largest thing anybody sends us is a hint or two.
@@ -48,11 +48,13 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     // The path only: queries carry codes, tickets and hints.
     let path = request.uri().path().to_owned();
 
+    let for_people = pages::wants_html(request.headers());
+
     let running = AssertUnwindSafe(tokio::time::timeout(TIMEOUT, next.run(request))).catch_unwind();
     let mut response = match running.await {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => Fault::transient("the request took too long").into_response(),
-        Err(_) => Fault::new("a handler panicked").into_response(),
+        Ok(Err(_)) => failed(Fault::transient("the request took too long"), for_people),
+        Err(_) => failed(Fault::new("a handler panicked"), for_people),
     };
     let mut detail = None;
     if let Some(page) = response.extensions_mut().remove::<PageError>() {
@@ -79,6 +81,10 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     response
 }
 
+fn failed(fault: Fault, for_people: bool) -> Response {
+    if for_people { PageError::from(fault).into_response() } else { fault.into_response() }
+}
+
 /// Headers of every answer, unless the handler set a policy of its own.
 fn harden(headers: &mut HeaderMap, https: bool) {
     let mut default = |name: HeaderName, value: &'static str| {
@@ -88,7 +94,7 @@ fn harden(headers: &mut HeaderMap, https: bool) {
     default(REFERRER_POLICY, "no-referrer");
     default(X_FRAME_OPTIONS, "DENY");
     default(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
-    default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    // No Cross-Origin-Opener-Policy: apps that sign in through a popup wait for a word from it.
     if https {
         default(STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }

@@ -24,6 +24,9 @@ use oauth::{authorize, discovery, introspect, revoke, token, userinfo};
 use pages::chrome::Branding;
 use pages::{assets, consent, login, logout};
 
+/// Routes that `serve` can serve.
+pub type Routes = Router;
+
 /// What every handler gets: the app, and what was rendered once at start.
 pub struct Web {
     pub app: Arc<App>,
@@ -58,7 +61,7 @@ impl Web {
 }
 
 /// All routes of the provider.
-pub fn router(web: &Shared) -> Router {
+pub fn router(web: &Shared) -> Routes {
     let api = Router::new()
         .route(path::TOKEN, axum::routing::post(token::token))
         .route(path::USERINFO, get(userinfo::get).post(userinfo::post))

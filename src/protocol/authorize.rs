@@ -130,7 +130,7 @@ impl<'a> Addressed<'a> {
         refuse_unsupported_parameters(params)?;
         self.check_response()?;
         let prompt = parse_prompt(params.get("prompt"))?;
-        let resources: Vec<String> = params.all("resource").map(str::to_owned).collect();
+        let resources = params.resources();
         metadata.check_resources(&resources)?;
         let scope = self.scope(metadata)?;
         let claims = params.get("claims").map(ClaimsRequest::parse).transpose()?.unwrap_or_default();

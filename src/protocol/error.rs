@@ -31,8 +31,6 @@ wire_enum! {
         // RFC 6750 §3.1
         InvalidToken = "invalid_token",
         InsufficientScope = "insufficient_scope",
-        // RFC 7009 §2.2.1
-        UnsupportedTokenType = "unsupported_token_type",
         // RFC 8707 §2
         InvalidTarget = "invalid_target",
     }

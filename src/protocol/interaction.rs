@@ -2,6 +2,8 @@
 //! (OpenID Connect Core §3.1.2.1, §3.1.2.3, §3.1.2.4) as one function. It is asked at the first request and again
 //! after every page, so no page can skip a step.
 
+use serde::{Deserialize, Serialize};
+
 use super::authorize::AuthorizationRequest;
 use super::claims::Authentication;
 use super::client::Client;
@@ -24,10 +26,34 @@ pub struct Session {
 /// What a person has allowed a client before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consent {
-    pub scope: ScopeSet,
-    pub resources: Vec<String>,
+    pub allowed: Vec<Allowed>,
     /// When they last said so.
     pub given_at: Timestamp,
+}
+
+/// Scopes that were allowed together with the resources they are for (RFC 8707): what may be done at one resource
+/// says nothing about another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    pub scope: ScopeSet,
+    pub resources: Vec<String>,
+}
+
+impl Consent {
+    /// Whether all of these scopes were allowed for all of these resources.
+    fn covers(&self, scope: &ScopeSet, resources: &[String]) -> bool {
+        let for_these = self.allowed.iter().filter(|one| resources.iter().all(|uri| one.resources.contains(uri)));
+        scope.is_subset(&for_these.fold(ScopeSet::default(), |all, one| all.union(&one.scope)))
+    }
+
+    /// Adds what was allowed just now.
+    pub fn add(&mut self, allowed: Allowed, given_at: Timestamp) {
+        self.given_at = given_at;
+        match self.allowed.iter_mut().find(|one| one.resources == allowed.resources) {
+            Some(same) => same.scope = same.scope.union(&allowed.scope),
+            None => self.allowed.push(allowed),
+        }
+    }
 }
 
 /// What a sign-in has come to so far. `prompt` and `max_age` are met only by an event later than `requested_at`.
@@ -121,9 +147,7 @@ fn consent_step(
     }
     let wanted = scope.union(&request.claims.scopes());
     let given_since = consent.is_some_and(|consent| consent.given_at > progress.requested_at);
-    let remembered = consent.is_some_and(|consent| {
-        wanted.is_subset(&consent.scope) && request.resources.iter().all(|uri| consent.resources.contains(uri))
-    });
+    let remembered = consent.is_some_and(|consent| consent.covers(&wanted, &request.resources));
     let asked_again = request.prompt.consent && !given_since;
     if asked_again || !(client.metadata.first_party || remembered) {
         let ask = Step::Consent { scope: wanted };
@@ -196,7 +220,8 @@ mod tests {
     }
 
     fn consent(scope: &str, given_at: i64) -> Consent {
-        Consent { scope: scope.parse().unwrap(), resources: vec![], given_at: Timestamp(given_at) }
+        let allowed = vec![Allowed { scope: scope.parse().unwrap(), resources: vec![] }];
+        Consent { allowed, given_at: Timestamp(given_at) }
     }
 
     fn name(step: &Step) -> String {
@@ -298,6 +323,31 @@ mod tests {
             let progress = Progress { requested_at: REQUESTED, selected: None, denied: false };
             let step = next(&request, &client(first_party), Some(&session(BEFORE)), given.as_ref(), progress, NOW);
             assert_eq!(name(&step), expected, "{request:?} {given:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_allowed_at_one_resource_says_nothing_about_another() {
+        let allowed = |scope: &str, resources: &[&str]| Allowed {
+            scope: scope.parse().unwrap(),
+            resources: resources.iter().map(|uri| (*uri).to_owned()).collect(),
+        };
+        let mut consent = Consent { allowed: vec![], given_at: Timestamp(0) };
+        for (scope, resources) in [("read", &["x"][..]), ("write", &["y"]), ("list", &["y", "x"]), ("more", &["x"])] {
+            consent.add(allowed(scope, resources), Timestamp(1));
+        }
+        assert_eq!(consent.allowed.len(), 3);
+        for (scope, resources, expected) in [
+            ("read more", &["x"][..], true),
+            ("read list", &["x"], true),
+            ("list", &["x", "y"], true),
+            ("read write", &[], true),
+            ("write", &["x"], false),
+            ("read", &["x", "y"], false),
+            ("read", &["z"], false),
+        ] {
+            let Allowed { scope, resources } = allowed(scope, resources);
+            assert_eq!(consent.covers(&scope, &resources), expected, "{scope} {resources:?}");
         }
     }
 

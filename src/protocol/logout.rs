@@ -18,8 +18,9 @@ pub struct LogoutRequest {
     pub client_id: Option<ClientId>,
     sid: Option<SessionId>,
     sub: Option<UserId>,
-    /// Registered for that client; where the browser goes afterwards.
-    redirect: Option<String>,
+    /// Where the app asked the browser to go afterwards; compared with the registration when it goes.
+    unverified_redirect: Option<String>,
+    state: Option<String>,
 }
 
 /// The client that a request speaks of, to be loaded before [`LogoutRequest::resolve`].
@@ -38,20 +39,23 @@ impl LogoutRequest {
         let proven = client.zip(hint).filter(|(client, claims)| is_for_client(claims, &client.id));
         let Some((client, claims)) = proven.filter(|_| params.repeated().is_none()) else { return Self::default() };
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        let registered = |uri: &&str| client.metadata.post_logout_redirect_uris.iter().any(|own| matches(own, uri));
-        let state: Vec<(&str, String)> = params.get("state").map(|s| ("state", s.to_owned())).into_iter().collect();
-        let redirect = params.get("post_logout_redirect_uri").filter(registered).filter(|_| client.is_enabled());
         Self {
             client_id: Some(client.id.clone()),
             sid: text("sid").map(SessionId::new),
             sub: text("sub").map(UserId::new),
-            redirect: redirect.map(|uri| with_query(uri, &state)),
+            unverified_redirect: params.get("post_logout_redirect_uri").map(str::to_owned),
+            state: params.get("state").map(str::to_owned),
         }
     }
 
-    /// Where the browser goes once the person is signed out.
-    pub fn redirect(&self) -> Option<&str> {
-        self.redirect.as_deref()
+    /// Where the browser goes once the person is signed out: an address that is registered for the client now.
+    /// `client` is the one of [`Self::client_id`].
+    pub fn redirect(&self, client: Option<&Client>) -> Option<String> {
+        let client = client.filter(|client| client.is_enabled() && Some(&client.id) == self.client_id.as_ref())?;
+        let uri = self.unverified_redirect.as_deref()?;
+        let registered = &client.metadata.post_logout_redirect_uris;
+        let state: Vec<(&str, String)> = self.state.iter().map(|state| ("state", state.clone())).collect();
+        registered.iter().any(|own| matches(own, uri)).then(|| with_query(uri, &state))
     }
 
     /// A click is needed unless the hint names this very session: otherwise any page could sign people out.
@@ -96,7 +100,10 @@ mod tests {
         ] {
             let params = Params::parse(query.as_bytes()).unwrap();
             let request = LogoutRequest::resolve(&params, hint.and_then(Value::as_object), Some(&client("app")));
-            assert_eq!(request.redirect(), expected, "{query} {hint:?}");
+            assert_eq!(request.redirect(Some(&client("app"))).as_deref(), expected, "{query} {hint:?}");
+            assert_eq!(request.redirect(Some(&client("other"))), None, "another client's");
+            let disabled = Client { disabled_at: Some(Timestamp(1)), ..client("app") };
+            assert_eq!(request.redirect(Some(&disabled)), None, "a client that was switched off");
         }
     }
 

@@ -72,6 +72,17 @@ impl Params {
         self.pairs.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
+    /// The `resource` parameters (RFC 8707 §2), each once.
+    pub fn resources(&self) -> Vec<String> {
+        let mut resources: Vec<String> = Vec::new();
+        for uri in self.all("resource") {
+            if !resources.iter().any(|known| known == uri) {
+                resources.push(uri.to_owned());
+            }
+        }
+        resources
+    }
+
     /// The first parameter that was sent more than once though it must not be (RFC 6749 §3.1).
     pub fn repeated(&self) -> Option<&str> {
         self.repeated.as_deref()

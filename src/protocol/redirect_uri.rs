@@ -165,10 +165,6 @@ impl RedirectTarget {
         })
     }
 
-    pub fn redirect_uri(&self) -> &str {
-        &self.redirect_uri
-    }
-
     pub fn response_mode(&self) -> ResponseMode {
         self.response_mode
     }

@@ -56,6 +56,9 @@ fn check_uris(client: &ClientMetadata, public: bool, problems: &mut Vec<String>)
             problems.push(format!("{name}: must be an http or https URL"));
         }
     }
+    if client.logo_uri.as_ref().is_some_and(|uri| uri.starts_with("http:")) {
+        problems.push("logo_uri: must be https, or no page will show it".to_owned());
+    }
 }
 
 fn check_grants(client: &ClientMetadata, public: bool, problems: &mut Vec<String>) {

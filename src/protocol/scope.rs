@@ -59,10 +59,6 @@ impl ScopeSet {
         self.filtered(|token| other.contains(token))
     }
 
-    pub fn without(&self, other: &Self) -> Self {
-        self.filtered(|token| !other.contains(token))
-    }
-
     pub fn union(&self, other: &Self) -> Self {
         self.iter().chain(other.iter()).map(str::to_owned).collect()
     }
@@ -136,7 +132,6 @@ mod tests {
         assert!(set("email openid").is_subset(&granted));
         assert!(!set("email phone").is_subset(&granted));
         assert_eq!(granted.intersection(&set("phone email")).to_string(), "email");
-        assert_eq!(granted.without(&set("email")).to_string(), "openid profile");
         assert_eq!(granted.union(&set("phone email")).to_string(), "openid profile email phone");
     }
 }

@@ -88,10 +88,12 @@ impl Span {
     pub const fn secs_up(self) -> i64 {
         -((-self.0).div_euclid(1000))
     }
+}
 
-    /// The same length for the standard library; a negative one is zero.
-    pub fn to_std(self) -> std::time::Duration {
-        std::time::Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+impl Sub for Span {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 }
 

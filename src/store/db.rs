@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use percent_encoding::percent_decode_str;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _};
@@ -71,15 +72,14 @@ impl Db {
     pub(super) async fn open(url: &str) -> Result<Self> {
         sqlx::any::install_default_drivers();
         match url.strip_prefix("sqlite://") {
-            Some(path) => Self::open_sqlite(Path::new(path)).await,
+            Some(encoded) => Self::open_sqlite(url, &sqlite_path(encoded)?).await,
             None => Self::open_postgres(url).await,
         }
     }
 
-    async fn open_sqlite(path: &Path) -> Result<Self> {
+    async fn open_sqlite(url: &str, path: &Path) -> Result<Self> {
         create_private_file(path)?;
-        let url = format!("sqlite://{}?mode=rwc", path.display());
-        let options = quiet(AnyConnectOptions::from_str(&url)?);
+        let options = quiet(AnyConnectOptions::from_str(&format!("{url}?mode=rwc"))?);
         let mut writer = options.connect().await?;
         configure_sqlite(&mut writer, false).await?;
         let pool = AnyPoolOptions::new()
@@ -185,6 +185,16 @@ fn quiet(options: AnyConnectOptions) -> AnyConnectOptions {
 fn is_stale(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
         || matches!(error, sqlx::Error::Database(inner) if inner.code().is_some_and(|code| code.starts_with("57P")))
+}
+
+/// The file that a URL names. The driver decodes it too; whatever we create ourselves must be the same file.
+fn sqlite_path(encoded: &str) -> Result<PathBuf> {
+    let unusable = |why: &str| StoreError::Unusable(format!("database.url sqlite://{encoded}: {why}"));
+    if encoded.contains(['?', '#']) {
+        return Err(unusable("takes no parameters"));
+    }
+    let decoded = percent_decode_str(encoded).decode_utf8().map_err(|_| unusable("is not UTF-8"))?;
+    Ok(PathBuf::from(decoded.as_ref()))
 }
 
 fn create_private_file(path: &Path) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::protocol::time::Timestamp;
 pub struct StoredKey {
     pub kid: String,
     pub alg: SigningAlg,
-    /// Counts the keys of one algorithm. The primary key on it makes one winner where two processes make a first key.
+    /// Counts the keys of one algorithm. The unique key on both makes one winner where two processes make a first key.
     pub serial: i64,
     pub public_jwk: Map<String, Value>,
     /// PKCS#8 DER, sealed under the master key.

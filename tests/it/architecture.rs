@@ -36,7 +36,7 @@ const RULES: [Rule; 3] = [
         words: &["async", "await", "sqlx", "axum", "tokio", "rand", "SystemTime", "Instant", "Clock", "Rng", "OsRng"],
     },
     Rule::Only { rooms: &["store"], words: &["sqlx"] },
-    Rule::Only { rooms: &["http", "cli"], words: &["axum"] },
+    Rule::Only { rooms: &["http"], words: &["axum"] },
 ];
 
 struct Source {

@@ -15,6 +15,7 @@ use crate::support::{Backend, Browser, CALLBACK, Page, Provider, TokenAnswer, cl
 
 const BYE: &str = "https://app.test/bye";
 const SESSION: &str = "__Host-keyward_session";
+const NOTHING: &[(&str, &str)] = &[];
 
 /// Signs alice in to the client `first`.
 async fn sign_in(provider: &Provider, browser: &mut Browser, scope: &str) -> TokenAnswer {
@@ -137,7 +138,7 @@ on_both_databases! {
         let before = provider.row_counts().await;
         for (name, hint) in forged(&provider, &tokens).await {
             let params = [("id_token_hint", hint.as_str()), ("post_logout_redirect_uri", BYE), ("state", "s")];
-            for more in [&[][..], &[("client_id", "first")]] {
+            for more in [NOTHING, &[("client_id", "first")]] {
                 let page = browser.get(&logout_url(&[&params[..], more].concat())).await;
                 assert!(asks(&page), "{name}: {}", page.body);
                 assert!(!page.body.contains("asks to sign you out"), "{name}: no app is named that is not proven");
@@ -156,7 +157,7 @@ on_both_databases! {
     async fn attack_146_oidcc_rp_initiated_logout_no_id_token_hint(provider: Provider) {
         let mut browser = provider.browser();
         sign_in(&provider, &mut browser, "openid").await;
-        for more in [&[][..], &[("client_id", "first")], &[("client_id", "nobody")], &[("client_id", "first"), ("logout_hint", "alice")]] {
+        for more in [NOTHING, &[("client_id", "first")], &[("client_id", "nobody")], &[("client_id", "first"), ("logout_hint", "alice")]] {
             let url = logout_url(&[&[("post_logout_redirect_uri", BYE), ("state", "s")][..], more].concat());
             assert!(asks(&browser.get(&url).await), "{more:?}");
             assert!(is_signed_in(&provider, &mut browser).await);
@@ -287,7 +288,7 @@ on_both_databases! {
         sign_in(&provider, &mut browser, "openid").await;
         let before = provider.row_counts().await;
         let headers = [("origin", "https://evil.test"), ("sec-fetch-site", "cross-site")];
-        for fields in [&[][..], &[("action", "logout")], &[("action", "stay")], &[("action", "logout"), ("csrf", "x")]] {
+        for fields in [NOTHING, &[("action", "logout")], &[("action", "stay")], &[("action", "logout"), ("csrf", "x")]] {
             // As browsers do it: without the `SameSite=Lax` cookies, keeping what the answer sets.
             let page = provider.browser().send(Method::POST, "/logout", Some(fields), &headers).await;
             assert_eq!(page.header("set-cookie"), None, "{fields:?}");

@@ -10,7 +10,7 @@ use openidconnect::{
 use tower::ServiceExt as _;
 
 use crate::on_both_databases;
-use crate::support::{CALLBACK, Provider};
+use crate::support::CALLBACK;
 
 /// The crate's HTTP client: the provider's router itself.
 async fn call(router: Router, request: HttpRequest) -> Result<HttpResponse, std::io::Error> {

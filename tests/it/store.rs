@@ -21,7 +21,8 @@ use keyward::protocol::ids::{ClientId, GrantId, SessionId, UserId};
 use keyward::protocol::time::{Span, Timestamp};
 use keyward::protocol::user::LoginName;
 use keyward::store::clients::ClientRecord;
-use keyward::store::grants::NewGrant;
+use keyward::store::events::{Event, EventKind};
+use keyward::store::grants::{GrantCreation, NewGrant};
 use keyward::store::limits::Reserved;
 use keyward::store::sessions::NewSession;
 use keyward::store::users::{Created, NewUser, REALM_DIRECT};
@@ -33,6 +34,7 @@ use crate::support::{Backend, Provider};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const FAR: Timestamp = Timestamp(1_900_000_000_000);
+const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA";
 const IDLE: Span = Span::hours(12);
 
 fn fresh() -> [u8; 16] {
@@ -46,7 +48,7 @@ fn person(username: &str) -> NewUser {
         email: None,
         email_verified: false,
         claims: serde_json::Map::new(),
-        password_hash: Some(Secret::new("$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA".to_owned())),
+        password_hash: Some(Secret::new(HASH.to_owned())),
     }
 }
 
@@ -90,6 +92,7 @@ fn session_of(user_id: &UserId, id: &SessionId, secret: u8, expires_at: Timestam
         id: id.clone(),
         token_hash: [secret; 32],
         user_id: user_id.clone(),
+        password_hash: Secret::new(HASH.to_owned()),
         authentication: authentication(),
         expires_at,
     }
@@ -120,8 +123,26 @@ fn grant_for(user_id: &UserId, id: &GrantId, session: Option<&SessionId>) -> New
 
 async fn new_grant(store: &Store, user_id: &UserId, session: Option<&SessionId>) -> GrantId {
     let id = GrantId::from_random(fresh());
-    assert!(store.create_grant(grant_for(user_id, &id, session), NOW).await.expect("written"));
+    let written = store.create_grant(grant_for(user_id, &id, session), NOW).await;
+    assert_eq!(written.expect("an answer"), GrantCreation::Created);
     id
+}
+
+fn event(at: Timestamp) -> Event {
+    Event {
+        id: UserId::from_random(fresh()).to_string(),
+        at,
+        kind: EventKind::SignedIn,
+        user_id: None,
+        client_id: None,
+        address: None,
+        detail: serde_json::Map::new(),
+    }
+}
+
+/// Begins the session of somebody whose password was right a moment ago.
+async fn begin(store: &Store, new: NewSession, replaced: Option<&SessionId>, now: Timestamp) {
+    assert!(store.begin_session(new, replaced.cloned(), now).await.expect("an answer"));
 }
 
 async fn is_revoked(store: &Store, id: &GrantId) -> bool {
@@ -344,7 +365,7 @@ on_both_databases! {
         .await;
         for (n, outcome) in outcomes.iter().enumerate() {
             match n % 2 {
-                0 => assert!(matches!(outcome, Ok(true)), "{n}: {outcome:?}"),
+                0 => assert!(matches!(outcome, Ok(GrantCreation::Created)), "{n}: {outcome:?}"),
                 _ => assert!(matches!(outcome, Err(StoreError::Conflict(_))), "{n}: {outcome:?}"),
             }
         }
@@ -382,10 +403,12 @@ on_both_databases! {
                     store.reserve(format!("old-{name}"), 5, Span::minutes(15), earlier).await.expect("written");
                     let mut session = session_of(&user, &SessionId::from_random(fresh()), 0, past);
                     session.token_hash = random_bytes(&SystemRng);
-                    store.begin_session(session, None, past).await.expect("written");
+                    begin(&store, session, None, past).await;
                     let mut grant = grant_for(&user, &GrantId::from_random(fresh()), None);
                     grant.expires_at = past;
-                    assert!(store.create_grant(grant, past).await.expect("written"));
+                    let written = store.create_grant(grant, past).await.expect("an answer");
+                    assert_eq!(written, GrantCreation::Created);
+                    store.record_event(event(past - Span::days(90))).await.expect("written");
                 }
             }
         }))
@@ -394,8 +417,9 @@ on_both_databases! {
         store.park_ticket("live".to_owned(), "sealed".to_owned(), FAR).await.expect("written");
         store.reserve("live".to_owned(), 1, Span::minutes(15), at).await.expect("written");
         let session = SessionId::from_random(fresh());
-        store.begin_session(session_of(&user, &session, 9, FAR), None, at).await.expect("written");
+        begin(store, session_of(&user, &session, 9, FAR), None, at).await;
         let grant = new_grant(store, &user, None).await;
+        store.record_event(event(at - Span::days(89))).await.expect("written");
 
         let purge = tokio::spawn({
             let store = store.clone();
@@ -410,10 +434,10 @@ on_both_databases! {
             writes += u32::from(!purge.is_finished());
         }
         assert!(reads > 0 && writes > 0, "{reads} reads and {writes} writes during the purge");
-        assert_eq!(purge.await.expect("no panic"), 900 + 4 * 250);
+        assert_eq!(purge.await.expect("no panic"), 900 + 5 * 250);
 
         let after = rows(&provider).await;
-        for table in ["used_ids", "pushed_requests", "limits", "sessions", "grants"] {
+        for table in ["used_ids", "pushed_requests", "limits", "sessions", "grants", "events"] {
             assert_eq!(after[table] - before[table], 1, "{table}");
         }
         assert!(store.is_access_token_revoked("live").await.expect("an answer"));
@@ -566,8 +590,9 @@ on_both_databases! {
             async move { store.create_grant(grant, NOW).await.expect("an answer") }
         }))
         .await;
-        let winners: Vec<usize> = (0..50).filter(|n| outcomes[*n]).collect();
+        let winners: Vec<usize> = (0..50).filter(|n| outcomes[*n] == GrantCreation::Created).collect();
         assert_eq!(winners.len(), 1);
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == GrantCreation::IdUsed).count(), 49);
         let stored = provider.app.store.grant(&id).await.expect("an answer").expect("a grant");
         assert_eq!(stored.code_hash, [u8::try_from(winners[0]).expect("small"); 32], "the winner's code counts");
     }
@@ -606,14 +631,15 @@ on_both_databases! {
         let store = &provider.app.store;
         let user = somebody(store).await;
         let (here, elsewhere) = (SessionId::from_random(fresh()), SessionId::from_random(fresh()));
-        store.begin_session(session_of(&user, &here, 1, FAR), None, NOW).await.expect("written");
-        store.begin_session(session_of(&user, &elsewhere, 2, FAR), None, NOW).await.expect("written");
+        begin(store, session_of(&user, &here, 1, FAR), None, NOW).await;
+        begin(store, session_of(&user, &elsewhere, 2, FAR), None, NOW).await;
         let online = new_grant(store, &user, Some(&here)).await;
         let online_elsewhere = new_grant(store, &user, Some(&elsewhere)).await;
         let offline = GrantId::from_random(fresh());
         let mut grant = grant_for(&user, &offline, Some(&here));
         grant.grant.offline = true;
-        assert!(store.create_grant(grant, NOW).await.expect("written"));
+        let written = store.create_grant(grant, NOW).await.expect("an answer");
+        assert_eq!(written, GrantCreation::Created);
 
         store.end_session(here.clone(), NOW).await.expect("ended");
         assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none());
@@ -629,17 +655,17 @@ on_both_databases! {
         let store = &provider.app.store;
         let (user, other) = (somebody(store).await, somebody(store).await);
         let id = SessionId::from_random(fresh());
-        store.begin_session(session_of(&user, &id, 1, FAR), None, NOW).await.expect("written");
+        begin(store, session_of(&user, &id, 1, FAR), None, NOW).await;
         let grant = new_grant(store, &user, Some(&id)).await;
         // The same person signs in again: the same `sid`, and what hangs on it lives.
-        store.begin_session(session_of(&user, &id, 2, FAR), Some(id.clone()), NOW).await.expect("written");
+        begin(store, session_of(&user, &id, 2, FAR), Some(&id), NOW).await;
         assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none(), "the old cookie still opens");
         let same = store.session([2; 32], IDLE, NOW).await.expect("an answer").expect("the session");
         assert_eq!((&same.session.id, &same.user.id), (&id, &user));
         assert!(!is_revoked(store, &grant).await);
         // Somebody else signs in at the same browser.
         let next = SessionId::from_random(fresh());
-        store.begin_session(session_of(&other, &next, 3, FAR), Some(id), NOW).await.expect("written");
+        begin(store, session_of(&other, &next, 3, FAR), Some(&id), NOW).await;
         assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_none());
         assert!(is_revoked(store, &grant).await);
         let now_here = store.session([3; 32], IDLE, NOW).await.expect("an answer").expect("the session");
@@ -651,7 +677,7 @@ on_both_databases! {
         let user = somebody(store).await;
         let id = SessionId::from_random(fresh());
         let end = NOW + Span::days(2);
-        store.begin_session(session_of(&user, &id, 1, end), None, NOW).await.expect("written");
+        begin(store, session_of(&user, &id, 1, end), None, NOW).await;
         let open = async |at: Timestamp| store.session([1; 32], IDLE, at).await.expect("an answer").is_some();
         assert!(open(NOW + IDLE - Span::from_millis(1)).await);
         assert!(!open(NOW + IDLE).await, "it rested too long");
@@ -671,13 +697,93 @@ on_both_databases! {
         assert!(!open(seen).await, "a session came back from the dead");
     }
 
+    /// The password was right when it was checked; hashing takes a while, and much can happen in it.
+    async fn a_session_does_not_begin_on_a_password_that_is_no_more(provider: Provider) {
+        let store = &provider.app.store;
+        let (changed, disabled, deleted) = (somebody(store).await, somebody(store).await, somebody(store).await);
+        assert!(store.set_password(changed.clone(), Secret::new("new hash".to_owned()), NOW).await.expect("set"));
+        assert!(store.set_user_disabled(disabled.clone(), Some(NOW), NOW).await.expect("disabled"));
+        assert!(store.delete_user(deleted.clone()).await.expect("deleted"));
+        for user in [&changed, &disabled, &deleted] {
+            let session = session_of(user, &SessionId::from_random(fresh()), 1, FAR);
+            assert!(!store.begin_session(session, None, NOW).await.expect("an answer"));
+            assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none());
+        }
+        // What another person had in this browser goes on: nobody took their place.
+        let user = somebody(store).await;
+        let here = SessionId::from_random(fresh());
+        begin(store, session_of(&user, &here, 2, FAR), None, NOW).await;
+        let refused = session_of(&changed, &SessionId::from_random(fresh()), 3, FAR);
+        assert!(!store.begin_session(refused, Some(here), NOW).await.expect("an answer"));
+        assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_some());
+    }
+
+    async fn a_sign_in_that_races_with_a_new_password_leaves_no_session(provider: Provider) {
+        let store = &provider.app.store;
+        for n in 0..30_u8 {
+            let user = somebody(store).await;
+            let session = session_of(&user, &SessionId::from_random(fresh()), n, FAR);
+            let (begun, set) = tokio::join!(
+                store.begin_session(session, None, NOW),
+                store.set_password(user.clone(), Secret::new("new hash".to_owned()), NOW),
+            );
+            begun.expect("an answer");
+            assert!(set.expect("an answer"));
+            assert!(store.session([n; 32], IDLE, NOW).await.expect("an answer").is_none(), "round {n}");
+        }
+    }
+
+    async fn a_code_that_races_with_a_sign_out_is_revoked_or_never_made(provider: Provider) {
+        let store = &provider.app.store;
+        let user = somebody(store).await;
+        for n in 0..30_u8 {
+            let session = SessionId::from_random(fresh());
+            begin(store, session_of(&user, &session, n, FAR), None, NOW).await;
+            let id = GrantId::from_random(fresh());
+            let (made, ended) = tokio::join!(
+                store.create_grant(grant_for(&user, &id, Some(&session)), NOW),
+                store.end_session(session.clone(), NOW),
+            );
+            ended.expect("ended");
+            match made.expect("an answer") {
+                GrantCreation::Created => assert!(is_revoked(store, &id).await, "round {n}"),
+                GrantCreation::SessionEnded => assert!(store.grant(&id).await.expect("an answer").is_none()),
+                GrantCreation::IdUsed => panic!("nobody used it"),
+            }
+            let late = store.create_grant(grant_for(&user, &GrantId::from_random(fresh()), Some(&session)), NOW).await;
+            assert_eq!(late.expect("an answer"), GrantCreation::SessionEnded);
+        }
+    }
+
+    async fn a_code_that_races_with_the_deletion_of_its_person_stops_neither_for_long(provider: Provider) {
+        let store = &provider.app.store;
+        for n in 0..30_u8 {
+            let user = somebody(store).await;
+            let session = SessionId::from_random(fresh());
+            begin(store, session_of(&user, &session, n, FAR), None, NOW).await;
+            let id = GrantId::from_random(fresh());
+            let (made, deleted) = tokio::join!(
+                store.create_grant(grant_for(&user, &id, Some(&session)), NOW),
+                store.delete_user(user.clone()),
+            );
+            assert!(deleted.unwrap_or_else(|error| panic!("round {n}: {error}")));
+            match made {
+                Ok(GrantCreation::Created | GrantCreation::SessionEnded) | Err(StoreError::Conflict(_)) => {}
+                other => panic!("round {n}: {other:?}"),
+            }
+            assert!(store.grant(&id).await.expect("an answer").is_none());
+        }
+    }
+
     async fn a_new_password_and_a_disabled_account_end_everything_of_one_person_alone(provider: Provider) {
         let store = &provider.app.store;
         let (user, other) = (somebody(store).await, somebody(store).await);
         for change in ["password", "disabled"] {
             let (mine, theirs) = (SessionId::from_random(fresh()), SessionId::from_random(fresh()));
-            store.begin_session(session_of(&user, &mine, 1, FAR), None, NOW).await.expect("written");
-            store.begin_session(session_of(&other, &theirs, 2, FAR), None, NOW).await.expect("written");
+            let hash = if change == "password" { HASH } else { "new hash" };
+            let new = NewSession { password_hash: Secret::new(hash.to_owned()), ..session_of(&user, &mine, 1, FAR) };
+            begin(store, new, None, NOW).await;
+            begin(store, session_of(&other, &theirs, 2, FAR), None, NOW).await;
             let grants = [
                 new_grant(store, &user, Some(&mine)).await,
                 new_grant(store, &user, None).await,
@@ -720,15 +826,8 @@ on_both_databases! {
         let id = user.id.clone();
         store.create_user(user, NOW).await.expect("created");
         let session = SessionId::from_random(fresh());
-        store.begin_session(session_of(&id, &session, 1, FAR), None, NOW).await.expect("written");
+        begin(store, session_of(&id, &session, 1, FAR), None, NOW).await;
         let grant = new_grant(store, &id, None).await;
-        let consent = keyward::protocol::interaction::Consent {
-            scope: "openid".parse().expect("a scope"),
-            resources: Vec::new(),
-            given_at: NOW,
-        };
-        store.remember_consent(id.clone(), ClientId::new("first"), consent).await.expect("written");
-
         assert!(store.delete_user(id.clone()).await.expect("an answer"));
         assert!(!store.delete_user(id.clone()).await.expect("an answer"), "deleted twice");
         let after = rows(&provider).await;
@@ -748,6 +847,20 @@ on_both_databases! {
         assert_eq!(again.expect("an answer"), Created::Yes);
     }
 
+    async fn a_deleted_person_takes_along_what_they_allowed(provider: Provider) {
+        let url = provider.authorize_url_for("web", "scope=openid+email");
+        provider.code(&mut provider.browser(), &url).await;
+        assert_eq!(rows(&provider).await["consents"], 1);
+        let name = LoginName::Username("alice".to_owned());
+        let (alice, _) =
+            provider.app.store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("alice");
+        assert!(provider.app.store.delete_user(alice.id).await.expect("an answer"));
+        let after = rows(&provider).await;
+        for table in ["consents", "grants", "sessions"] {
+            assert_eq!(after[table], 0, "{table}");
+        }
+    }
+
     async fn a_deleted_client_leaves_nothing_but_the_taken_id(provider: Provider) {
         let store = &provider.app.store;
         store.create_client(app_called("gone", "Gone")).await.expect("created");
@@ -755,7 +868,8 @@ on_both_databases! {
         let id = GrantId::from_random(fresh());
         let mut grant = grant_for(&user, &id, None);
         grant.grant.client_id = ClientId::new("gone");
-        assert!(store.create_grant(grant, NOW).await.expect("written"));
+        let written = store.create_grant(grant, NOW).await.expect("an answer");
+        assert_eq!(written, GrantCreation::Created);
         assert!(store.delete_client(ClientId::new("gone")).await.expect("an answer"));
         assert!(name_of(store, "gone").await.is_none());
         assert!(store.grant(&id).await.expect("an answer").is_none());

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::crypto::digest::{base64url, sha256};
 use crate::http::Shared;
 
-/// How long relying parties may keep the documents. A signing key is published at least this long before its use.
+/// How long relying parties may keep the documents.
 const CACHE: &str = "public, max-age=300";
 
 pub async fn openid_configuration(State(web): State<Shared>, headers: HeaderMap) -> Response {
@@ -28,7 +28,10 @@ pub async fn jwks(State(web): State<Shared>, headers: HeaderMap) -> Response {
 
 fn document(body: Bytes, media_type: &'static str, headers: &HeaderMap) -> Response {
     let etag = format!("\"{}\"", base64url(&sha256(&body)[..12]));
-    let unchanged = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let known =
+        headers.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    // RFC 9110 §13.1.2: weakly, and `*` is any.
+    let unchanged = known.map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag);
     let mut response = if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { body.into_response() };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

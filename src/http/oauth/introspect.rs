@@ -12,6 +12,7 @@ use crate::http::{Shared, respond};
 use crate::live;
 use crate::protocol::client::{Client, IntrospectionRight};
 use crate::protocol::error::Error;
+use crate::protocol::grant::refresh_token::live_state;
 use crate::protocol::introspection;
 use crate::store::Result as StoreResult;
 
@@ -39,11 +40,15 @@ async fn describe(app: &App, client: &Client, token: &str) -> StoreResult<Option
     }
     let Some((stored, generation)) = live::refresh_token(app, token).await? else { return Ok(None) };
     let (grant, user) = (stored.grant, stored.user);
-    let Some(state) = grant.refresh.filter(|state| state.generation == generation && now < state.expires_at) else {
+    let mine = grant.client_id == client.id || client.metadata.introspection == IntrospectionRight::Any;
+    let record = app.store.client(&grant.client_id).await?;
+    let Some(owner) = record.as_ref().map(|record| &record.client).filter(|owner| owner.is_enabled()) else {
         return Ok(None);
     };
-    let mine = grant.client_id == client.id || client.metadata.introspection == IntrospectionRight::Any;
-    if !mine || grant.revoked_at.is_some() || !user.is_active() {
+    let Some(state) = live_state(&grant, owner, now).filter(|state| state.generation == generation) else {
+        return Ok(None);
+    };
+    if !mine || !user.is_active() {
         return Ok(None);
     }
     Ok(Some(introspection::refresh_token(&grant, &app.metadata.issuer, state.expires_at)))

@@ -17,7 +17,7 @@ use crate::http::oauth::authorize::{next, step_to};
 use crate::http::oauth::ticket::Ticket;
 use crate::http::{Shared, Web};
 use crate::protocol::client::Client;
-use crate::protocol::interaction::{Consent, Step};
+use crate::protocol::interaction::{Allowed, Step};
 use crate::protocol::metadata::path;
 use crate::protocol::redirect_uri::with_query;
 use crate::protocol::scope::ScopeSet;
@@ -100,13 +100,9 @@ fn csrf_context(pending: &Pending) -> String {
 
 async fn remember(web: &Web, pending: &Pending, address: ClientAddress) -> Result<(), PageError> {
     let app = &web.app;
-    let consent = Consent {
-        scope: pending.scope.clone(),
-        resources: pending.ticket.request.resources.clone(),
-        given_at: app.now(),
-    };
+    let allowed = Allowed { scope: pending.scope.clone(), resources: pending.ticket.request.resources.clone() };
     let user_id = &pending.signed_in.user.id;
-    let remembered = app.store.remember_consent(user_id.clone(), pending.client.id.clone(), consent).await;
+    let remembered = app.store.remember_consent(user_id.clone(), pending.client.id.clone(), allowed, app.now()).await;
     remembered.map_err(Fault::from)?;
     let scope = pending.scope.to_string();
     let about = About {

@@ -1,10 +1,13 @@
 //! The end-session endpoint (OpenID Connect RP-Initiated Logout §2) and its page. A click is needed unless the app
 //! shows an ID token of this very session; the browser goes back only to a registered address, and only with a hint.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
 
 use super::error::PageError;
 use super::view::{Link, LogoutPage, SignedOutPage};
@@ -19,10 +22,14 @@ use crate::http::extract::peer::ClientAddress;
 use crate::http::extract::session;
 use crate::http::oauth::ticket::open_sealed;
 use crate::http::{Shared, Web, respond};
+use crate::protocol::client::Client;
+use crate::protocol::interaction::SIGN_IN_LIFETIME;
 use crate::protocol::logout::{LogoutRequest, unverified_client_id};
 use crate::protocol::metadata::path;
 use crate::protocol::params::Params;
 use crate::protocol::redirect_uri::with_query;
+use crate::protocol::time::Timestamp;
+use crate::store::clients::ClientRecord;
 use crate::store::sessions::SignedIn;
 
 pub async fn get(
@@ -33,7 +40,7 @@ pub async fn get(
 ) -> Result<Response, PageError> {
     let query = query?;
     let request = match query.get("ticket") {
-        Some(sealed) => open_sealed(&web.app.keys.server.logouts, sealed)?,
+        Some(sealed) => open(&web, sealed)?,
         None => resolve(&web, &query).await?,
     };
     let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
@@ -61,7 +68,7 @@ pub async fn post(
     };
     refuse_foreign(&web, &headers)?;
     let request = match form.get("ticket") {
-        Some(sealed) => open_sealed(&web.app.keys.server.logouts, sealed)?,
+        Some(sealed) => open(&web, sealed)?,
         None => LogoutRequest::default(),
     };
     let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
@@ -87,9 +94,23 @@ async fn resolve(web: &Web, params: &Params) -> Result<LogoutRequest, PageError>
     Ok(LogoutRequest::resolve(params, hint.as_ref(), record.as_ref().map(|record| &record.client)))
 }
 
+/// A request that waits for a click, or for the redirect that brings the cookies.
+#[derive(Serialize, Deserialize)]
+struct Ticket {
+    issued_at: Timestamp,
+    request: LogoutRequest,
+}
+
 fn seal(web: &Web, request: &LogoutRequest) -> Result<String, PageError> {
-    let bytes = serde_json::to_vec(request).map_err(Fault::new)?;
+    let ticket = Ticket { issued_at: web.app.now(), request: request.clone() };
+    let bytes = serde_json::to_vec(&ticket).map_err(Fault::new)?;
     Ok(web.app.keys.server.logouts.seal(&bytes).map_err(Fault::new)?)
+}
+
+fn open(web: &Web, sealed: &str) -> Result<LogoutRequest, PageError> {
+    let ticket: Ticket = open_sealed(&web.app.keys.server.logouts, sealed)?;
+    let in_time = web.app.now() < ticket.issued_at + SIGN_IN_LIFETIME;
+    if in_time { Ok(ticket.request) } else { Err(PageError::ticket_expired()) }
 }
 
 fn csrf_context(signed_in: &SignedIn) -> String {
@@ -114,14 +135,12 @@ async fn confirm(
         ticket: Some(&seal(web, request)?),
     };
     // The answer to the click may send the browser on to the app.
-    let forms = if request.redirect().is_some() { Forms::MayLeave } else { Forms::OwnOnly };
+    let leaves = request.redirect(record.as_ref().map(|record| &record.client)).is_some();
+    let forms = if leaves { Forms::MayLeave } else { Forms::OwnOnly };
     Ok(with_browser_cookie(web, &browser, html(status, &page, forms)))
 }
 
-async fn client_of(
-    web: &Web,
-    request: &LogoutRequest,
-) -> Result<Option<std::sync::Arc<crate::store::clients::ClientRecord>>, PageError> {
+async fn client_of(web: &Web, request: &LogoutRequest) -> Result<Option<Arc<ClientRecord>>, PageError> {
     match &request.client_id {
         None => Ok(None),
         Some(id) => Ok(web.app.store.client(id).await.map_err(Fault::from)?),
@@ -137,9 +156,11 @@ async fn sign_out(
     if let Some(signed_in) = &signed_in {
         sign_in::sign_out(&web.app, &signed_in.session, address.0).await.map_err(Fault::from)?;
     }
-    let mut response = match request.redirect() {
-        Some(location) => respond::see_other(location),
-        None => signed_out_page(web, request).await?,
+    let record = client_of(web, request).await?;
+    let client = record.as_ref().map(|record| &record.client);
+    let mut response = match request.redirect(client) {
+        Some(location) => respond::see_other(&location),
+        None => signed_out_page(web, client),
     };
     if let Some(cookie) = SESSION.remove(web.secure) {
         response.headers_mut().append(SET_COOKIE, cookie);
@@ -147,9 +168,7 @@ async fn sign_out(
     Ok(response)
 }
 
-async fn signed_out_page(web: &Web, request: &LogoutRequest) -> Result<Response, PageError> {
-    let record = client_of(web, request).await?;
-    let client = record.as_ref().map(|record| &record.client);
+fn signed_out_page(web: &Web, client: Option<&Client>) -> Response {
     let label = client.map(|client| format!("Back to {}", client.display_name())).unwrap_or_default();
     let back = client.and_then(|client| client.metadata.client_uri.as_deref()).map(|href| Link { href, label: &label });
     let page = SignedOutPage {
@@ -158,5 +177,5 @@ async fn signed_out_page(web: &Web, request: &LogoutRequest) -> Result<Response,
         back,
         login_uri: Some(&web.url(path::LOGIN)),
     };
-    Ok(html(StatusCode::OK, &page, Forms::None))
+    html(StatusCode::OK, &page, Forms::None)
 }

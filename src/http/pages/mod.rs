@@ -99,7 +99,7 @@ pub fn account_view(user: &User) -> AccountView<'_> {
 }
 
 /// A browser gets a page, everything else JSON.
-fn wants_html(headers: &HeaderMap) -> bool {
+pub fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(http::header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))
 }

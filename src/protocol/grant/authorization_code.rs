@@ -67,7 +67,7 @@ impl Grant for AuthorizationCode {
             code: Code::parse(code),
             redirect_uri: params.get("redirect_uri").map(str::to_owned),
             code_verifier: params.get("code_verifier").map(str::to_owned),
-            resources: super::resources(params),
+            resources: params.resources(),
         })
     }
 

@@ -22,7 +22,7 @@ impl Grant for ClientCredentials {
         let scope = params.get("scope").map(str::parse).transpose();
         Ok(Self {
             scope: scope.map_err(|_| Error::invalid_scope("scope holds a character that RFC 6749 3.3 forbids"))?,
-            resources: super::resources(params),
+            resources: params.resources(),
         })
     }
 
@@ -34,15 +34,15 @@ impl Grant for ClientCredentials {
         // Scopes about a person mean nothing where there is no person (RFC 9700 §4.15).
         let own =
             client.metadata.scope.filtered(|token| !scope::STANDARD.contains(&token) && metadata.supports_scope(token));
-        let scope = match self.scope {
+        let scope = match &self.scope {
             None => own,
-            Some(asked) if asked.is_subset(&own) => asked,
+            Some(asked) if asked.is_subset(&own) => asked.clone(),
             Some(_) => return Err(Error::invalid_scope("scope is not registered for this client's own use").into()),
         };
         metadata.check_resources(&self.resources)?;
         Ok(Issuance {
             subject: Subject::Client,
-            scope: metadata.scope_for(&scope, &self.resources),
+            scope: super::scope_for(metadata, &scope, &self.resources, self.scope.as_ref())?,
             resources: self.resources,
             grant: None,
             nonce: None,
@@ -71,6 +71,7 @@ mod tests {
             ("", Ok("quiz.read pay")),
             ("scope=pay", Ok("pay")),
             ("resource=https://quiz.test", Ok("quiz.read")),
+            ("scope=pay&resource=https://quiz.test", Err(InvalidScope)),
             ("scope=openid", Err(InvalidScope)),
             ("scope=offline_access", Err(InvalidScope)),
             ("scope=quiz.read+profile", Err(InvalidScope)),

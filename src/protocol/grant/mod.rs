@@ -183,18 +183,28 @@ impl From<Error> for Refusal {
 
 /// The `resource` parameters of a token request narrow those of the grant and never widen them (RFC 8707 §2.2).
 fn narrow_resources(granted: &[String], asked: &[String], metadata: &Metadata) -> Result<Vec<String>, Error> {
-    if asked.is_empty() {
-        return Ok(granted.to_vec());
-    }
     if asked.iter().any(|uri| !granted.contains(uri)) {
         return Err(Error::invalid_target("resource was not part of the authorization"));
     }
-    metadata.check_resources(asked)?;
-    Ok(asked.to_vec())
+    let narrowed = if asked.is_empty() { granted } else { asked };
+    // Those of the grant may have left the configuration since.
+    metadata.check_resources(narrowed)?;
+    Ok(narrowed.to_vec())
 }
 
-fn resources(params: &Params) -> Vec<String> {
-    params.all("resource").map(str::to_owned).collect()
+/// The scope of a token for these resources. Scopes that were asked for by name and have no meaning there are
+/// refused; those that came along are left out.
+fn scope_for(
+    metadata: &Metadata,
+    scope: &ScopeSet,
+    resources: &[String],
+    asked: Option<&ScopeSet>,
+) -> Result<ScopeSet, Error> {
+    let left = metadata.scope_for(scope, resources);
+    if asked.is_some_and(|asked| !asked.is_subset(&left)) {
+        return Err(Error::invalid_scope("scope has no meaning for this resource"));
+    }
+    Ok(left)
 }
 
 /// When a refresh token issued now ends.

@@ -37,14 +37,14 @@ impl Grant for RefreshToken {
         Ok(Self {
             unverified_token: token.to_owned(),
             scope: scope.map_err(|_| Error::invalid_scope("scope holds a character that RFC 6749 3.3 forbids"))?,
-            resources: super::resources(params),
+            resources: params.resources(),
         })
     }
 
     fn decide(self, client: &Client, metadata: &Metadata, facts: Facts, now: Timestamp) -> Result<Issuance, Refusal> {
         let unknown = || Error::invalid_grant("the refresh token is unknown, expired, revoked or of another client");
         let grant = facts.grant.filter(|grant| grant.client_id == client.id).ok_or_else(unknown)?;
-        let state = grant.refresh.filter(|state| is_live(state, &grant, client, now)).ok_or_else(unknown)?;
+        let state = live_state(&grant, client, now).ok_or_else(unknown)?;
         let user = facts.user.filter(User::is_active).ok_or_else(unknown)?;
         let (generation, commit) = match standing(facts.generation, &state, metadata, now) {
             Standing::Current if client.rotates_refresh_tokens(metadata.tokens.refresh_token_rotation) => {
@@ -63,7 +63,7 @@ impl Grant for RefreshToken {
         let resources = super::narrow_resources(&grant.resources, &self.resources, metadata)?;
         Ok(Issuance {
             subject: Subject::User(Box::new(user)),
-            scope: metadata.scope_for(&scope, &resources),
+            scope: super::scope_for(metadata, &scope, &resources, self.scope.as_ref())?,
             resources,
             nonce: None,
             refresh: Some(generation),
@@ -73,9 +73,11 @@ impl Grant for RefreshToken {
     }
 }
 
-fn is_live(state: &RefreshState, grant: &GrantRecord, client: &Client, now: Timestamp) -> bool {
-    let rested = client.metadata.refresh_idle_ttl.is_some_and(|idle| now >= state.used_at + idle);
-    grant.revoked_at.is_none() && now < state.expires_at && !rested
+/// Where the grant's refresh tokens stand, if they can still be used. `client` is the grant's.
+pub fn live_state(grant: &GrantRecord, client: &Client, now: Timestamp) -> Option<RefreshState> {
+    let rested =
+        |state: &RefreshState| client.metadata.refresh_idle_ttl.is_some_and(|idle| now >= state.used_at + idle);
+    grant.refresh.filter(|state| grant.revoked_at.is_none() && now < state.expires_at && !rested(state))
 }
 
 /// What a generation means, seen from the one that counts now.

@@ -8,7 +8,7 @@ pub mod process;
 mod provider;
 
 pub use browser::{Browser, Page, form_fields, text_of};
-pub use database::{Backend, postgres_database};
+pub use database::Backend;
 pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of};
 
 /// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.
