@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::output::{self, Format};
 use crate::account::declared::{check_client, new_client_secret};
-use crate::ambient::random_token;
+use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::client::{Client, ClientMetadata};
 use crate::protocol::client_auth::StoredSecret;
@@ -220,7 +220,8 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
 
 async fn create(app: &App, format: Format, client_id: Option<String>, metadata: MetadataArgs) -> anyhow::Result<()> {
     let metadata = metadata.apply(&ClientMetadata::default())?;
-    let client_id = client_id.unwrap_or_else(|| random_token::<12>(app.rng.as_ref()));
+    let made = || ClientId::from_random(random_bytes(app.rng.as_ref())).to_string();
+    let client_id = client_id.unwrap_or_else(made);
     let visible = client_id.bytes().all(|b| b.is_ascii_graphic());
     ensure!(visible && !client_id.is_empty(), "a client_id is made of visible ASCII characters");
     let secret = (!metadata.is_public()).then(|| new_client_secret(app));

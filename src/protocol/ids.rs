@@ -19,8 +19,10 @@ macro_rules! id {
                 Self(text.into())
             }
 
-            /// From 128 random bits.
-            pub fn from_random(bytes: [u8; 16]) -> Self {
+            /// From 127 random bits. The first of the 128 is cleared, so that the text begins with a letter and never
+            /// looks like a flag where somebody pastes it behind a command.
+            pub fn from_random(mut bytes: [u8; 16]) -> Self {
+                bytes[0] &= 0x7f;
                 Self(base64url(&bytes))
             }
 

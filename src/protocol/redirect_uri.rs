@@ -216,7 +216,11 @@ pub fn with_query(uri: &str, fields: &[(&str, String)]) -> String {
 
 fn encode(fields: &[(&str, String)]) -> String {
     // `%20` and not `+`: in a fragment only the former is understood by everyone.
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+    // `~` is unreserved (RFC 3986 §2.3), and apps compare their state as text.
+    let encoded = |text: &str| {
+        let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
+        encoded.replace('+', "%20").replace("%7E", "~")
+    };
     let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     pairs.join("&")
 }
@@ -333,7 +337,7 @@ mod tests {
 
     #[test]
     fn answers_keep_the_registered_query_and_cannot_break_out_of_a_header() {
-        let fields = "code=x&state=a%20b%0D%0A%26%7E&iss=https%3A%2F%2Fid.test";
+        let fields = "code=x&state=a%20b%0D%0A%26~&iss=https%3A%2F%2Fid.test";
         for (uri, mode, expected) in [
             ("https://a.test/cb", ResponseMode::Query, format!("https://a.test/cb?{fields}")),
             ("https://a.test/cb?t=1", ResponseMode::Query, format!("https://a.test/cb?t=1&{fields}")),

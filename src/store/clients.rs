@@ -1,8 +1,7 @@
 //! Registered clients with their secrets' hashes.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use moka::sync::Cache;
 use sqlx::any::AnyRow;
@@ -26,23 +25,38 @@ pub struct ClientRecord {
 
 /// Clients by id, and what is computed from all of them, as of the last change that this process knows of.
 pub(super) struct ClientCache {
-    /// Counts the times it was emptied: what was read before the last time must not be put in after it.
-    emptied: AtomicU64,
+    /// Counts the times it was emptied. Locked by whoever puts something in or empties it, so that what was read
+    /// before the last time is never put in after it, not even for a moment.
+    emptied: Mutex<u64>,
     by_id: Cache<ClientId, Arc<ClientRecord>>,
     origins: Cache<(), Arc<HashSet<String>>>,
 }
 
 impl Default for ClientCache {
     fn default() -> Self {
-        Self { emptied: AtomicU64::new(0), by_id: Cache::new(10_000), origins: Cache::new(1) }
+        Self { emptied: Mutex::new(0), by_id: Cache::new(10_000), origins: Cache::new(1) }
     }
 }
 
 impl ClientCache {
     pub(super) fn clear(&self) {
-        self.emptied.fetch_add(1, Ordering::AcqRel);
+        let mut emptied = self.emptied();
+        *emptied += 1;
         self.by_id.invalidate_all();
         self.origins.invalidate_all();
+    }
+
+    /// A number under a poisoned lock is still a number.
+    fn emptied(&self) -> MutexGuard<'_, u64> {
+        self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `put` unless the cache was emptied since `before`.
+    fn put_since(&self, before: u64, put: impl FnOnce(&Self)) {
+        let emptied = self.emptied();
+        if *emptied == before {
+            put(self);
+        }
     }
 }
 
@@ -80,14 +94,11 @@ impl Store {
         if let Some(known) = self.clients.by_id.get(id).filter(|_| self.freshness.is_fresh()) {
             return Ok(Some(known));
         }
-        let emptied = self.clients.emptied.load(Ordering::Acquire);
+        let emptied = *self.clients.emptied();
         let row = self.db.row(|| select(id)).await?;
         let record = row.as_ref().map(read).transpose()?.map(Arc::new);
         if let Some(record) = &record {
-            self.clients.by_id.insert(id.clone(), Arc::clone(record));
-            if self.clients.emptied.load(Ordering::Acquire) != emptied {
-                self.clients.by_id.invalidate(id);
-            }
+            self.clients.put_since(emptied, |cache| cache.by_id.insert(id.clone(), Arc::clone(record)));
         }
         Ok(record)
     }
@@ -104,15 +115,12 @@ impl Store {
         let origins = match known {
             Some(origins) => origins,
             None => {
-                let emptied = self.clients.emptied.load(Ordering::Acquire);
+                let emptied = *self.clients.emptied();
                 let clients = self.clients().await?;
                 let enabled = clients.iter().map(|record| &record.client).filter(|client| client.is_enabled());
                 let origins: Arc<HashSet<String>> =
                     Arc::new(enabled.flat_map(|client| client.metadata.origins()).collect());
-                self.clients.origins.insert((), Arc::clone(&origins));
-                if self.clients.emptied.load(Ordering::Acquire) != emptied {
-                    self.clients.origins.invalidate(&());
-                }
+                self.clients.put_since(emptied, |cache| cache.origins.insert((), Arc::clone(&origins)));
                 origins
             }
         };

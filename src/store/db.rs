@@ -3,11 +3,13 @@
 //! on PostgreSQL each is a transaction of its own. A write is acknowledged only after its commit.
 
 use std::any::Any as StdAny;
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -16,7 +18,7 @@ use percent_encoding::percent_decode_str;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{RwLock, mpsc, oneshot};
 
 use super::{Result, StoreError};
 
@@ -29,6 +31,8 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 128;
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// A restart of PostgreSQL leaves every connection of the pool stale at once.
+const STALE_AT_ONCE: u32 = POSTGRES_CONNECTIONS;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many statements a write has. One that fails leaves SQLite's transaction as it was, so only a write of
@@ -48,8 +52,14 @@ pub(super) struct Db {
 
 #[derive(Clone)]
 enum Writer {
-    Sqlite { queue: mpsc::Sender<Job>, path: PathBuf },
-    Postgres,
+    Sqlite {
+        queue: mpsc::Sender<Job>,
+        path: PathBuf,
+    },
+    /// Every write holds the lock for reading until it is done, so that closing can wait for all of them.
+    Postgres {
+        running: Arc<RwLock<()>>,
+    },
 }
 
 /// One write on its way to the SQLite writer.
@@ -58,7 +68,8 @@ struct Job {
     run: Run,
 }
 
-type Run = Box<dyn for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Ran> + Send>;
+/// Runs the write on a connection, or answers its caller that there is none to run it on.
+type Run = Box<dyn for<'c> FnOnce(std::result::Result<&'c mut Conn, String>) -> BoxFuture<'c, Option<Ran>> + Send>;
 
 /// A write that ran and waits for its commit.
 struct Ran {
@@ -103,7 +114,7 @@ impl Db {
             .test_before_acquire(false)
             .connect_with(options.clone())
             .await?;
-        Ok(Self { pool, options, writer: Writer::Postgres })
+        Ok(Self { pool, options, writer: Writer::Postgres { running: Arc::default() } })
     }
 
     /// Applies the migrations that are missing. Processes that start at once take turns: PostgreSQL has an
@@ -111,7 +122,7 @@ impl Db {
     pub(super) async fn migrate(&self) -> Result<()> {
         let lock = match &self.writer {
             Writer::Sqlite { path, .. } => Some(lock_file(&path.with_extension("db.lock")).await?),
-            Writer::Postgres => None,
+            Writer::Postgres { .. } => None,
         };
         let mut migrations = sqlx::migrate!("./migrations");
         // A newer release may have added tables while this one still runs beside it.
@@ -130,28 +141,37 @@ impl Db {
 
     /// Waits for the writes that were accepted, then ends the connections.
     pub(super) async fn close(&self) {
-        // Whatever stands in the queue is done before this is.
-        if let Err(error) = self.write(Statements::One, |_| Box::pin(async { Ok(()) })).await {
-            tracing::warn!(%error, "closing the database");
+        match &self.writer {
+            // Whatever stands in the queue is done before this is.
+            Writer::Sqlite { .. } => {
+                if let Err(error) = self.write(Statements::One, |_| Box::pin(async { Ok(()) })).await {
+                    tracing::warn!(%error, "closing the database");
+                }
+            }
+            Writer::Postgres { running } => drop(running.write().await),
         }
         self.pool.close().await;
     }
 
     /// At most one row. `statement` builds the query anew if the connection turns out to be stale.
     pub(super) async fn row(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Option<AnyRow>> {
-        let first = statement().fetch_optional(&self.pool).await;
-        match first {
-            Err(error) if is_stale(&error) => Ok(statement().fetch_optional(&self.pool).await?),
-            other => Ok(other?),
+        for _ in 0..STALE_AT_ONCE {
+            match statement().fetch_optional(&self.pool).await {
+                Err(error) if is_stale(&error) => {}
+                other => return Ok(other?),
+            }
         }
+        Ok(statement().fetch_optional(&self.pool).await?)
     }
 
     pub(super) async fn rows(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Vec<AnyRow>> {
-        let first = statement().fetch_all(&self.pool).await;
-        match first {
-            Err(error) if is_stale(&error) => Ok(statement().fetch_all(&self.pool).await?),
-            other => Ok(other?),
+        for _ in 0..STALE_AT_ONCE {
+            match statement().fetch_all(&self.pool).await {
+                Err(error) if is_stale(&error) => {}
+                other => return Ok(other?),
+            }
         }
+        Ok(statement().fetch_all(&self.pool).await?)
     }
 
     /// Runs `write` in a transaction and answers after its commit. Dropping the returned future does not stop it.
@@ -167,9 +187,14 @@ impl Db {
                 queue.send(job).await.map_err(|_| StoreError::WriterStopped)?;
                 receiver.await.map_err(|_| StoreError::WriterStopped)?
             }
-            Writer::Postgres => {
+            Writer::Postgres { running } => {
                 let pool = self.pool.clone();
-                let task = tokio::spawn(async move { write_postgres(&pool, write).await });
+                let running = Arc::clone(running).read_owned().await;
+                let task = tokio::spawn(async move {
+                    let outcome = write_postgres(&pool, write).await;
+                    drop(running);
+                    outcome
+                });
                 task.await.map_err(|_| StoreError::WriterStopped)?
             }
         }
@@ -242,21 +267,39 @@ async fn write_postgres<T, F>(pool: &AnyPool, write: F) -> Result<T>
 where
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>>,
 {
-    // Until BEGIN was answered nothing was sent that could have been done, so a stale connection costs one retry.
-    let mut transaction = match pool.begin().await {
-        Err(error) if is_stale(&error) => pool.begin().await?,
-        other => other?,
-    };
+    let mut transaction = begin(pool).await?;
     let value = write(&mut transaction).await?;
     transaction.commit().await?;
     Ok(value)
 }
 
-async fn run_write<T, F>(conn: &mut Conn, write: F, answer: oneshot::Sender<Result<T>>) -> Ran
+/// Until BEGIN was answered nothing was sent that could have been done, so stale connections may be passed over.
+async fn begin(pool: &AnyPool) -> sqlx::Result<sqlx::Transaction<'static, Any>> {
+    for _ in 0..STALE_AT_ONCE {
+        match pool.begin().await {
+            Err(error) if is_stale(&error) => {}
+            other => return other,
+        }
+    }
+    pool.begin().await
+}
+
+async fn run_write<T, F>(
+    conn: std::result::Result<&mut Conn, String>,
+    write: F,
+    answer: oneshot::Sender<Result<T>>,
+) -> Option<Ran>
 where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
 {
+    let conn = match conn {
+        Ok(conn) => conn,
+        Err(why) => {
+            drop(answer.send(Err(lost(&why))));
+            return None;
+        }
+    };
     let outcome = AssertUnwindSafe(write(conn)).catch_unwind().await;
     let outcome =
         outcome.unwrap_or_else(|panic| Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) }));
@@ -273,35 +316,47 @@ where
         };
         drop(answer.send(outcome));
     });
-    Ran { broken, failed, answer }
+    Some(Ran { broken, failed, answer })
+}
+
+/// What a caller hears whose write was not committed through no fault of its own.
+fn lost(why: &str) -> StoreError {
+    StoreError::Unavailable(sqlx::Error::AnyDriverError(why.to_owned().into()))
 }
 
 fn panic_text(panic: &(dyn StdAny + Send)) -> String {
     panic.downcast_ref::<&str>().map_or_else(|| "panicked".to_owned(), |text| format!("panicked: {text}"))
 }
 
+/// Writes that share a transaction: those that ran in it, and those that have not yet.
+struct Batch {
+    waiting: VecDeque<Job>,
+    ran: Vec<Ran>,
+}
+
 /// The SQLite writer: takes what waits, runs it in one transaction, commits, answers.
 async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.recv().await {
-        let mut batch = vec![first];
-        while batch.len() < BATCH {
+        let mut batch = Batch { waiting: VecDeque::from([first]), ran: Vec::new() };
+        while batch.waiting.len() < BATCH {
             let Ok(next) = jobs.try_recv() else { break };
-            batch.push(next);
+            batch.waiting.push_back(next);
         }
-        let (ran, outcome) = run_batch(&mut conn, batch).await;
-        let lost = outcome.err();
-        if let Some(error) = &lost {
-            tracing::error!(%error, "a batch of writes was rolled back");
+        let outcome = run_batch(&mut conn, &mut batch).await;
+        let why = outcome.err();
+        if let Some(why) = &why {
+            tracing::error!(error = %why, "a batch of writes was rolled back");
             if let Ok(mut fresh) = options.connect().await
                 && configure_sqlite(&mut fresh, false).await.is_ok()
             {
                 conn = fresh;
             }
         }
-        for write in ran {
-            (write.answer)(
-                lost.as_ref().map(|error| StoreError::Unavailable(sqlx::Error::AnyDriverError(error.clone().into()))),
-            );
+        for write in batch.ran {
+            (write.answer)(why.as_deref().map(lost));
+        }
+        for job in batch.waiting {
+            (job.run)(Err(why.clone().unwrap_or_default())).await;
         }
     }
     // The last sender is gone: the process ends.
@@ -310,48 +365,43 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
     }
 }
 
-/// Runs the jobs in one transaction. After an error that may have ended it, everything in the batch fails
-/// unacknowledged; the jobs that had not run yet are dropped, and their callers see that the writer stopped.
-async fn run_batch(conn: &mut Conn, batch: Vec<Job>) -> (Vec<Ran>, std::result::Result<(), String>) {
-    let mut ran = Vec::with_capacity(batch.len());
-    if let Err(error) = execute(conn, "BEGIN IMMEDIATE").await {
-        return (ran, Err(error));
-    }
-    let outcome = run_jobs(conn, batch, &mut ran).await;
+/// Runs the writes in one transaction. After an error that may have ended it, everything in the batch fails
+/// unacknowledged.
+async fn run_batch(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
+    execute(conn, "BEGIN IMMEDIATE").await?;
+    let outcome = match run_jobs(conn, batch).await {
+        Ok(()) => execute(conn, "COMMIT").await,
+        Err(why) => Err(why),
+    };
     if outcome.is_err() {
         // SQLite may have rolled back by itself; then there is nothing to end.
         if let Err(error) = execute(conn, "ROLLBACK").await {
             tracing::debug!(error, "rollback");
         }
     }
-    (ran, outcome)
+    outcome
 }
 
-async fn run_jobs(conn: &mut Conn, batch: Vec<Job>, ran: &mut Vec<Ran>) -> std::result::Result<(), String> {
-    for job in batch {
-        let done = run_job(conn, job).await?;
-        let broken = done.broken;
-        ran.push(done);
+async fn run_jobs(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
+    while let Some(several) = batch.waiting.front().map(|job| job.statements == Statements::Several) {
+        if several {
+            execute(conn, "SAVEPOINT write").await?;
+        }
+        let Some(job) = batch.waiting.pop_front() else { break };
+        let Some(ran) = (job.run)(Ok(&mut *conn)).await else { continue };
+        let (broken, failed) = (ran.broken, ran.failed);
+        batch.ran.push(ran);
         if broken {
-            return Err("a write failed".to_owned());
+            return Err("another write of the same transaction failed".to_owned());
+        }
+        if several && failed {
+            execute(conn, "ROLLBACK TO write").await?;
+        }
+        if several {
+            execute(conn, "RELEASE write").await?;
         }
     }
-    execute(conn, "COMMIT").await
-}
-
-async fn run_job(conn: &mut Conn, job: Job) -> std::result::Result<Ran, String> {
-    if job.statements == Statements::One {
-        return Ok((job.run)(conn).await);
-    }
-    execute(conn, "SAVEPOINT write").await?;
-    let ran = (job.run)(conn).await;
-    if ran.failed && !ran.broken {
-        execute(conn, "ROLLBACK TO write").await?;
-    }
-    if !ran.broken {
-        execute(conn, "RELEASE write").await?;
-    }
-    Ok(ran)
+    Ok(())
 }
 
 async fn execute(conn: &mut Conn, sql: &'static str) -> std::result::Result<(), String> {

@@ -38,7 +38,7 @@ pub enum GrantCreation {
     Created,
     /// The sign-in that the id stands for was completed already.
     IdUsed,
-    /// The person signed out meanwhile.
+    /// The person signed out, was disabled or deleted meanwhile.
     SessionEnded,
 }
 
@@ -103,10 +103,13 @@ impl Store {
         self.db
             .write(Statements::Several, move |conn| {
                 Box::pin(async move {
-                    // Locks the session, so that a sign-out at the same moment either sees this grant or prevents it.
-                    if let Some(session) = &new.grant.session_id
-                        && !super::sessions::hold(conn, session).await?
-                    {
+                    // Locks the person and the session, in the order that everything else does, so that a sign-out
+                    // at the same moment either sees this grant or prevents it.
+                    let mut stands = super::users::hold(conn, &new.grant.user_id).await?;
+                    if let Some(session) = &new.grant.session_id {
+                        stands = stands && super::sessions::hold(conn, session).await?;
+                    }
+                    if !stands {
                         return Ok(GrantCreation::SessionEnded);
                     }
                     let created = insert(conn, &new, now).await?;

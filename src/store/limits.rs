@@ -15,6 +15,9 @@ pub enum Reserved {
     No { free_at: Timestamp },
 }
 
+/// How far the clocks of two processes may be apart.
+const CLOCK_SKEW: Span = Span::minutes(1);
+
 /// How often a reservation is tried when others change the same bucket between its read and its write.
 const TRIES: usize = 64;
 
@@ -67,9 +70,9 @@ async fn reserve(conn: &mut Conn, bucket: &str, places: usize, window: Span, now
     for _ in 0..TRIES {
         let old = attempts(conn, bucket).await?;
         let mut times = old.as_deref().map(decode).unwrap_or_default();
-        times.retain(|time| Timestamp(*time) > now - window);
-        // A clock that was set back must not lock anybody out for longer than the window.
-        times.iter_mut().for_each(|time| *time = (*time).min(now.millis()));
+        // Times of the far future are from before the clock was set back; they must not lock anybody out for longer
+        // than the window.
+        times.retain(|time| (now - window < Timestamp(*time)) && (Timestamp(*time) <= now + CLOCK_SKEW));
         if times.len() >= places {
             let oldest = times[times.len() - places.max(1)];
             return Ok(Reserved::No { free_at: Timestamp(oldest) + window });

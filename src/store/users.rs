@@ -183,16 +183,24 @@ impl Store {
 /// Locks a person and their password until the transaction ends; `false` where the person is disabled or the
 /// password is another by now.
 pub(super) async fn hold_password(conn: &mut Conn, id: &UserId, hash: &Secret<String>) -> Result<bool> {
-    let active = sqlx::query("UPDATE users SET realm = realm WHERE id = $1 AND disabled_at IS NULL")
-        .bind(id.as_str())
-        .execute(&mut *conn)
-        .await?;
+    if !hold(conn, id).await? {
+        return Ok(false);
+    }
     let unchanged = sqlx::query("UPDATE passwords SET hash = hash WHERE user_id = $1 AND hash = $2")
         .bind(id.as_str())
         .bind(hash.expose())
         .execute(conn)
         .await?;
-    Ok(active.rows_affected() > 0 && unchanged.rows_affected() > 0)
+    Ok(unchanged.rows_affected() > 0)
+}
+
+/// Locks an active person's row until the transaction ends; `false` where there is none.
+pub(super) async fn hold(conn: &mut Conn, id: &UserId) -> Result<bool> {
+    let done = sqlx::query("UPDATE users SET realm = realm WHERE id = $1 AND disabled_at IS NULL")
+        .bind(id.as_str())
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 const USERNAME_TAKEN: &str = "username taken";

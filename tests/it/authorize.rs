@@ -765,7 +765,9 @@ on_both_databases! {
         for headers in foreign {
             let page = submit_with(&mut browser, &sign_in, "/login", &typed, headers).await;
             assert_eq!(page.status, StatusCode::FORBIDDEN, "{headers:?}");
-            assert!(is_sign_in(&page) && page.header("set-cookie").is_none());
+            // Such a form brings no cookies; the answer must not replace those that the browser has.
+            let page = submit_with(&mut provider.browser(), &sign_in, "/login", &typed, headers).await;
+            assert_eq!((page.status, page.header("set-cookie")), (StatusCode::FORBIDDEN, None), "{headers:?}");
         }
         assert_eq!(provider.row_counts().await, before);
         let page = submit_with(&mut browser, &sign_in, "/login", &typed, own).await;
@@ -1077,10 +1079,10 @@ on_both_databases! {
         assert_stopped(&browser.get(&chosen).await, "completed already");
 
         // A choice names the session it was made in: with somebody else's it counts for nothing.
-        let choice = open(&mut browser, &provider.authorize_url("prompt=select_account")).await;
-        let page = browser.submit(&choice, &[("action", "continue")]).await;
         let mut other = provider.browser();
         provider.sign_in_as(&mut other, "bob", "battery staple").await;
+        let choice = open(&mut browser, &provider.authorize_url("prompt=select_account")).await;
+        let page = browser.submit(&choice, &[("action", "continue")]).await;
         let asked = open(&mut other, page.location()).await;
         assert!(text_of(&asked.body).contains("Continue as bob"), "{}", text_of(&asked.body));
 
@@ -1088,6 +1090,55 @@ on_both_databases! {
         let page = browser.submit(&choice, &[("username", "bob"), ("password", "battery staple")]).await;
         let bob = id_token_of(&provider, &browser.follow(page).await).await;
         assert_ne!(bob["sub"], earlier["sub"]);
+    }
+
+    async fn the_account_that_was_offered_is_the_one_that_goes_on(provider: Provider) {
+        let mut browser = provider.browser();
+        provider.sign_in(&mut browser).await;
+        let choice = open(&mut browser, &provider.authorize_url("prompt=select_account")).await;
+        let sign_in = open(&mut browser, &provider.authorize_url("prompt=login")).await;
+        let page = browser.submit(&sign_in, &[("username", "bob"), ("password", "battery staple")]).await;
+        code_at_app(&browser.follow(page).await);
+        // The first tab still says "Continue as Alice Archer".
+        let page = browser.submit(&choice, &[("action", "continue")]).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN);
+        assert!(text_of(&page.body).contains("Continue as bob"), "{}", text_of(&page.body));
+    }
+
+    async fn two_tabs_of_one_person_both_get_through(provider: Provider) {
+        let mut browser = provider.browser();
+        let one = open(&mut browser, &provider.authorize_url("")).await;
+        let two = open(&mut browser, &provider.authorize_url("prompt=login")).await;
+        let three = open(&mut browser, &provider.authorize_url_for("web", "")).await;
+        let first = code_at_app(&type_password(&mut browser, &one).await);
+        let second = code_at_app(&type_password(&mut browser, &two).await);
+        assert!(is_consent(&type_password(&mut browser, &three).await));
+        for code in [first, second] {
+            assert_eq!(provider.redeem(&code).await.status, 200);
+        }
+    }
+
+    async fn a_first_party_app_asks_where_it_wants_to(provider: Provider) {
+        let mut browser = provider.browser();
+        provider.sign_in(&mut browser).await;
+        code_at_app(&browser.get(&provider.authorize_url("")).await);
+        for _ in 0..2 {
+            let page = open(&mut browser, &provider.authorize_url("prompt=consent")).await;
+            assert!(is_consent(&page), "each time, whatever was allowed before");
+            let page = browser.submit(&page, &[("decision", "allow")]).await;
+            code_at_app(&browser.follow(page).await);
+        }
+    }
+
+    async fn an_app_may_register_how_old_a_sign_in_may_be(provider: Provider) {
+        add_client(&provider, "bank", |client| client.default_max_age = Some(60)).await;
+        let mut browser = provider.browser();
+        provider.sign_in(&mut browser).await;
+        provider.pass(Span::from_secs(59));
+        code_at_app(&browser.get(&provider.authorize_url_for("bank", "")).await);
+        provider.pass(Span::from_secs(2));
+        assert!(is_sign_in(&open(&mut browser, &provider.authorize_url_for("bank", "")).await));
+        code_at_app(&browser.get(&provider.authorize_url_for("bank", "max_age=100")).await);
     }
 
     async fn a_person_who_is_not_alice_can_say_so(provider: Provider) {
@@ -1147,10 +1198,10 @@ on_both_databases! {
         let mut browser = provider.browser();
         let url = provider.authorize_url_for("web", "display=popup");
         let mut pages = vec![browser.get(&url).await];
-        pages.push(browser.get(&pages[0].location().to_owned()).await);
+        pages.push(browser.get(pages[0].location()).await);
         pages.push(browser.submit(&pages[1], &[("username", "alice"), ("password", "correct horse")]).await);
-        pages.push(browser.get(&pages[2].location().to_owned()).await);
-        pages.push(browser.get(&pages[3].location().to_owned()).await);
+        pages.push(browser.get(pages[2].location()).await);
+        pages.push(browser.get(pages[3].location()).await);
         assert!(is_sign_in(&pages[1]) && is_consent(&pages[4]));
         for page in &pages {
             let policy = page.header("cross-origin-opener-policy").unwrap_or("unsafe-none");

@@ -318,7 +318,6 @@ on_both_databases! {
         let state = "aZ09-._~".repeat(16);
         let url = provider.authorize_url_for("web", &format!("prompt=none&state={state}"));
         let page = provider.browser().get(&url).await;
-        assert!(page.location().contains(&format!("state={state}")), "{}", page.location());
         let params = page.location_params();
         assert_eq!((params["error"].as_str(), params["state"].as_str()), ("login_required", state.as_str()));
         assert!(!params.contains_key("code"));

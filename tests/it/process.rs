@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use keyward::account::declared::{Profile, create_user};
 use keyward::crypto::digest::sha256;
 use serde_json::Value;
 
 use crate::support::process::{Ran, Running, SITE_PASSWORD, SITE_SECRET, Site, free_port, wait_for};
-use crate::support::{Backend, CALLBACK, form_fields};
+use crate::support::{Backend, CALLBACK, Provider, form_fields};
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
@@ -561,7 +562,7 @@ mod apps {
         ];
         let table = site.run(&create).await.ok().stdout;
         assert_eq!(table.lines().filter(|line| line.starts_with("client_secret ")).count(), 1, "{table}");
-        let made = site.json(&create).await;
+        let made = site.json(&[&create[..], &["--client-id", "web-app"]].concat()).await;
         let (id, secret) = (text(&made, "client_id"), text(&made, "client_secret"));
         assert!(secret.len() >= 43, "256 bits");
         assert!(site.is_accepted(id, secret).await, "at once, in the running provider");
@@ -583,6 +584,17 @@ mod apps {
         let public =
             ["client", "create", "--token-endpoint-auth-method", "none", "--redirect-uri", "https://spa.test/cb"];
         assert!(site.json(&public).await.get("client_secret").is_none(), "a public client has none");
+    }
+
+    /// Whoever copies an id from a list pastes it behind a command: it must not look like a flag there.
+    #[tokio::test]
+    async fn a_made_up_id_never_looks_like_a_flag() {
+        let provider = Provider::start(Backend::Sqlite).await;
+        for n in 0..400 {
+            let profile = Profile { username: Some(format!("user-{n}")), ..Profile::default() };
+            let id = create_user(&provider.app, profile, None).await.expect("a person");
+            assert!(!id.as_str().starts_with('-'), "`keyward user show {id}` is no command");
+        }
     }
 
     #[tokio::test]
@@ -845,6 +857,8 @@ mod dev {
         async fn start(&self) -> Running {
             let mut running = Running::start(self.command("home", self.site.port, self.demo_port), "");
             self.site.answers(&mut running).await;
+            // What it printed before may still be on its way.
+            wait_for("its last line", async || running.stdout().contains("Manage it").then_some(())).await;
             running
         }
 

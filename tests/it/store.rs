@@ -175,8 +175,8 @@ async fn eventually(what: &str, mut asked: impl AsyncFnMut() -> bool) {
 mod opening {
     use super::*;
 
-    async fn at_once_on_an_empty_database(backend: Backend) {
-        for _ in 0..4 {
+    async fn at_once_on_an_empty_database(backend: Backend, rounds: usize) {
+        for _ in 0..rounds {
             let dir = TempDir::new().expect("a directory");
             let url = backend.create(dir.path()).await;
             let opened = at_once((0..8).map(|_| {
@@ -193,12 +193,12 @@ mod opening {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn processes_that_start_at_once_on_an_empty_sqlite_take_turns() {
-        at_once_on_an_empty_database(Backend::Sqlite).await;
+        at_once_on_an_empty_database(Backend::Sqlite, 40).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn processes_that_start_at_once_on_an_empty_postgres_take_turns() {
-        at_once_on_an_empty_database(Backend::Postgres).await;
+        at_once_on_an_empty_database(Backend::Postgres, 4).await;
     }
 
     #[tokio::test]
@@ -366,7 +366,7 @@ on_both_databases! {
         for (n, outcome) in outcomes.iter().enumerate() {
             match n % 2 {
                 0 => assert!(matches!(outcome, Ok(GrantCreation::Created)), "{n}: {outcome:?}"),
-                _ => assert!(matches!(outcome, Err(StoreError::Conflict(_))), "{n}: {outcome:?}"),
+                _ => assert!(matches!(outcome, Ok(GrantCreation::SessionEnded)), "{n}: {outcome:?}"),
             }
         }
     }
@@ -1028,6 +1028,9 @@ fn closing_the_store_finishes_the_writes_that_were_accepted() {
             for n in 0..200 {
                 let mut write = Box::pin(store.revoke_access_token(format!("jti-{n}"), FAR));
                 assert!(futures_util::poll!(write.as_mut()).is_pending());
+                // One task may do only so much before it must let others run, and a write that is not queued is not
+                // accepted.
+                tokio::task::yield_now().await;
             }
             store.close().await;
             url

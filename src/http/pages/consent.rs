@@ -85,6 +85,10 @@ pub async fn submit(
 async fn pending(web: &Web, headers: &HeaderMap, ticket: Ticket) -> Result<Result<Pending, Ticket>, PageError> {
     let record = web.app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?;
     let signed_in = session::current(web, headers).await.map_err(Fault::from)?;
+    // A client that was switched off meanwhile is for resume to explain.
+    let record = record.filter(|record| record.client.is_enabled());
+    // A client that was switched off meanwhile is for resume to explain.
+    let record = record.filter(|record| record.client.is_enabled());
     let (Some(record), Some(signed_in)) = (record, signed_in) else { return Ok(Err(ticket)) };
     let client = record.client.clone();
     match next(web, &ticket, &client, Some(&signed_in)).await? {

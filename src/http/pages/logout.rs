@@ -40,7 +40,7 @@ pub async fn get(
 ) -> Result<Response, PageError> {
     let query = query?;
     let request = match query.get("ticket") {
-        Some(sealed) => open(&web, sealed)?,
+        Some(sealed) => open(&web, sealed),
         None => resolve(&web, &query).await?,
     };
     let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
@@ -68,7 +68,7 @@ pub async fn post(
     };
     refuse_foreign(&web, &headers)?;
     let request = match form.get("ticket") {
-        Some(sealed) => open(&web, sealed)?,
+        Some(sealed) => open(&web, sealed),
         None => LogoutRequest::default(),
     };
     let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
@@ -107,10 +107,11 @@ fn seal(web: &Web, request: &LogoutRequest) -> Result<String, PageError> {
     Ok(web.app.keys.server.logouts.seal(&bytes).map_err(Fault::new)?)
 }
 
-fn open(web: &Web, sealed: &str) -> Result<LogoutRequest, PageError> {
-    let ticket: Ticket = open_sealed(&web.app.keys.server.logouts, sealed)?;
-    let in_time = web.app.now() < ticket.issued_at + SIGN_IN_LIFETIME;
-    if in_time { Ok(ticket.request) } else { Err(PageError::ticket_expired()) }
+/// The request of a ticket. One that is too old, or not ours, asks for nothing but to be signed out.
+fn open(web: &Web, sealed: &str) -> LogoutRequest {
+    let ticket: Option<Ticket> = open_sealed(&web.app.keys.server.logouts, sealed).ok();
+    let in_time = ticket.filter(|ticket| web.app.now() < ticket.issued_at + SIGN_IN_LIFETIME);
+    in_time.map(|ticket| ticket.request).unwrap_or_default()
 }
 
 fn csrf_context(signed_in: &SignedIn) -> String {
