@@ -40,7 +40,7 @@ pub enum UserCommand {
     /// List people in the order they were created.
     List {
         /// How many at most.
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
         /// Begin after the person with this id.
         #[arg(long)]

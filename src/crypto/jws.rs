@@ -42,7 +42,7 @@ pub struct VerifyingKey {
 pub struct GeneratedKey {
     pub kid: String,
     pub alg: SigningAlg,
-    /// PKCS#8 DER.
+    /// DER as [`SigningKey::from_der`] reads it: PKCS#8 for RSA, SEC 1 for EC.
     pub private_der: Secret<Vec<u8>>,
     /// The public JWK (RFC 7517) with `kid`, `alg` and `use`.
     pub public_jwk: Map<String, Value>,

@@ -1,10 +1,11 @@
 //! How processes learn of each other's administrative changes: one counter, moved in the transaction of each
 //! change, polled twice a second. Caches are dropped when it moved, and not used at all while it could not be read.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::db::{Conn, Statements};
-use super::{Result, Store, column};
+use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
 
 /// No cached answer is older than this.
@@ -56,17 +57,21 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        let outcome = self
-            .db
-            .write(Statements::Several, move |conn| {
-                Box::pin(async move {
-                    let value = write(conn).await?;
-                    bump(conn).await?;
-                    Ok(value)
+        let (db, clients) = (self.db.clone(), Arc::clone(&self.clients));
+        // A task of its own: whoever asked may go away, but not between the commit and the emptied cache.
+        let task = tokio::spawn(async move {
+            let outcome = db
+                .write(Statements::Several, move |conn| {
+                    Box::pin(async move {
+                        let value = write(conn).await?;
+                        bump(conn).await?;
+                        Ok(value)
+                    })
                 })
-            })
-            .await;
-        self.clients.clear();
-        outcome
+                .await;
+            clients.clear();
+            outcome
+        });
+        task.await.map_err(|_| StoreError::WriterStopped)?
     }
 }

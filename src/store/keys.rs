@@ -16,7 +16,7 @@ pub struct StoredKey {
     /// Counts the keys of one algorithm. The unique key on both makes one winner where two processes make a first key.
     pub serial: i64,
     pub public_jwk: Map<String, Value>,
-    /// PKCS#8 DER, sealed under the master key.
+    /// The private key in DER, sealed under the master key.
     pub sealed_private: String,
     pub created_at: Timestamp,
     pub active_from: Timestamp,

@@ -456,9 +456,9 @@ on_both_databases! {
             ["state", "logout_hint", "ui_locales", "post_logout_redirect_uri", "client_id"].map(|name| (name, evil)).into();
         let page = browser.get(&logout_url(&params)).await;
         assert!(asks(&page) && !page.body.contains("<script"));
+        // A ticket that is none of ours carries no wish, so the page asks as it does without one.
         let page = browser.get(&format!("/logout?ticket={}", enc(evil))).await;
-        assert_eq!(page.status, StatusCode::BAD_REQUEST);
-        assert!(!page.body.contains("<script"));
+        assert!(asks(&page) && !page.body.contains("<script"));
         assert!(is_signed_in(&provider, &mut browser).await);
     }
 }

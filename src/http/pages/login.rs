@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::error::PageError;
 use super::view::{Alert, SignInPage, SignedInPage, Tone};
 use super::{Forms, account_view, client_view, html, with_browser_cookie};
-use crate::account::sign_in::{self, Attempt, Outcome};
+use crate::account::sign_in::{self, Attempt, Outcome, Verified};
 use crate::crypto::secret::Secret;
 use crate::http::error::{Fault, with_retry_after};
 use crate::http::extract::cookie::SESSION;
@@ -38,13 +38,47 @@ fn offers_account(ticket: &Ticket) -> bool {
     ticket.request.prompt.select_account && !ticket.request.prompt.login
 }
 
-/// Everything the page is made from.
-struct View<'a> {
-    ticket: Option<(&'a Ticket, &'a str)>,
-    signed_in: Option<&'a SignedIn>,
-    username: &'a str,
-    alert: Option<Alert<'a>>,
+/// A browser on this page.
+struct Visit {
+    browser: Browser,
+    signed_in: Option<SignedIn>,
+    ticket: Option<Ticket>,
+    /// The ticket as it came.
+    sealed: Option<String>,
+}
+
+impl Visit {
+    async fn load(web: &Web, headers: &HeaderMap, params: &Params) -> Result<Self, PageError> {
+        let sealed = params.get("ticket").map(str::to_owned);
+        let ticket = match &sealed {
+            None => None,
+            Some(sealed) => Some(Ticket::open(web, Some(sealed)).await?),
+        };
+        let signed_in = session::current(web, headers).await.map_err(Fault::from)?;
+        Ok(Self { browser: Browser::of(web, headers), signed_in, ticket, sealed })
+    }
+
+    fn csrf_context(&self) -> String {
+        csrf_context(self.ticket.as_ref(), self.signed_in.as_ref())
+    }
+}
+
+/// What the page says this time.
+struct Word<'a> {
     status: StatusCode,
+    text: &'a str,
+    tone: Tone,
+}
+
+impl<'a> Word<'a> {
+    /// Nothing that was typed is wrong.
+    const fn remark(status: StatusCode, text: &'a str) -> Self {
+        Self { status, text, tone: Tone::Remark }
+    }
+
+    const fn refusal(status: StatusCode, text: &'a str) -> Self {
+        Self { status, text, tone: Tone::Refused }
+    }
 }
 
 /// The issuer's own address leads people to the sign-in page.
@@ -58,25 +92,12 @@ pub async fn show(
     QueryParams(query): QueryParams,
 ) -> Result<Response, PageError> {
     let query = query?;
-    let browser = Browser::of(&web, &headers);
-    let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
-    let sealed = query.get("ticket");
-    if let (None, Some(signed_in)) = (sealed, &signed_in) {
+    let visit = Visit::load(&web, &headers, &query).await?;
+    if let (None, Some(signed_in)) = (&visit.ticket, &visit.signed_in) {
         return Ok(signed_in_page(&web, signed_in));
     }
-    let ticket = match sealed {
-        None => None,
-        Some(sealed) => Some(Ticket::open(&web, Some(sealed)).await?),
-    };
-    let hint = ticket.as_ref().and_then(|ticket| ticket.request.login_hint.clone()).unwrap_or_default();
-    let view = View {
-        ticket: ticket.as_ref().zip(sealed),
-        signed_in: signed_in.as_ref(),
-        username: &hint,
-        alert: None,
-        status: StatusCode::OK,
-    };
-    render(&web, &browser, view).await
+    let hint = visit.ticket.as_ref().and_then(|ticket| ticket.request.login_hint.as_deref()).unwrap_or_default();
+    render(&web, &visit, hint, None).await
 }
 
 pub async fn submit(
@@ -87,70 +108,51 @@ pub async fn submit(
 ) -> Result<Response, PageError> {
     refuse_foreign(&web, &headers)?;
     let form = form?;
-    let browser = Browser::of(&web, &headers);
-    let signed_in = session::current(&web, &headers).await.map_err(Fault::from)?;
-    let sealed = form.get("ticket");
-    let ticket = match sealed {
-        None => None,
-        Some(sealed) => Some(Ticket::open(&web, Some(sealed)).await?),
-    };
+    let visit = Visit::load(&web, &headers, &form).await?;
     let username = form.get("username").unwrap_or_default();
-    let view = |alert: &'static str, tone: Tone, status: StatusCode| View {
-        ticket: ticket.as_ref().zip(sealed),
-        signed_in: signed_in.as_ref(),
-        username,
-        alert: Some(Alert { text: alert, tone }),
-        status,
-    };
-    let context = csrf_context(ticket.as_ref(), signed_in.as_ref());
-    if form.repeated().is_some() || !browser.vouches(&web, &context, form.get("csrf")) {
+    if form.repeated().is_some() || !visit.browser.vouches(&web, &visit.csrf_context(), form.get("csrf")) {
         let text = "This page had been open for a while, or cookies are switched off. Please sign in again.";
-        return render(&web, &browser, view(text, Tone::Remark, StatusCode::FORBIDDEN)).await;
+        return render(&web, &visit, username, Some(Word::remark(StatusCode::FORBIDDEN, text))).await;
     }
     if form.get("action") == Some("continue") {
-        return continue_as_current(&web, address, ticket, signed_in).await;
+        return continue_as_current(&web, address, visit).await;
     }
     if form.get("username").is_none() || form.get("password").is_none() {
         let text = "Type your name and your password.";
-        return render(&web, &browser, view(text, Tone::Refused, StatusCode::BAD_REQUEST)).await;
+        return render(&web, &visit, username, Some(Word::refusal(StatusCode::BAD_REQUEST, text))).await;
     }
     match sign_in::check_password(&web.app, attempt(&form, address)).await.map_err(Fault::from)? {
-        Outcome::SignedIn(verified) => {
-            // Where it goes on is settled before anything is written.
-            let next = match &ticket {
-                Some(ticket) => step_to(&web, address, path::AUTHORIZE_RESUME, ticket).await?,
-                None => respond::see_other(&web.url(path::LOGIN)),
-            };
-            let replaced = signed_in.as_ref().map(|signed_in| &signed_in.session);
-            match sign_in::begin_session(&web.app, &verified, replaced).await.map_err(Fault::from)? {
-                Some(token) => Ok(with_session_cookie(&web, &token, next)),
-                None => {
-                    let text = "Your account was changed just now. Please sign in again.";
-                    render(&web, &browser, view(text, Tone::Remark, StatusCode::OK)).await
-                }
-            }
-        }
+        Outcome::SignedIn(verified) => welcome(&web, address, &visit, &verified).await,
         Outcome::Refused { left } => {
-            let text = refusal(left);
-            let refused = View {
-                alert: Some(Alert { text: &text, tone: Tone::Refused }),
-                ..view("", Tone::Refused, StatusCode::OK)
-            };
             // 200: the page was asked for again, by a person. Password managers take another status for an outage.
-            render(&web, &browser, refused).await
+            render(&web, &visit, username, Some(Word::refusal(StatusCode::OK, &refusal(left)))).await
         }
         Outcome::Throttled { retry_after } => {
             let text = format!("Too many tries. Wait {} and try again.", in_words(retry_after));
-            let throttled = View {
-                alert: Some(Alert { text: &text, tone: Tone::Remark }),
-                ..view("", Tone::Remark, StatusCode::TOO_MANY_REQUESTS)
-            };
-            Ok(with_retry_after(render(&web, &browser, throttled).await?, retry_after))
+            let word = Word::remark(StatusCode::TOO_MANY_REQUESTS, &text);
+            Ok(with_retry_after(render(&web, &visit, username, Some(word)).await?, retry_after))
         }
         Outcome::Overloaded { retry_after } => {
             let text = "Many people are signing in just now. Wait a few seconds and try again.";
-            let page = render(&web, &browser, view(text, Tone::Remark, StatusCode::SERVICE_UNAVAILABLE)).await?;
-            Ok(with_retry_after(page, retry_after))
+            let word = Word::remark(StatusCode::SERVICE_UNAVAILABLE, text);
+            Ok(with_retry_after(render(&web, &visit, username, Some(word)).await?, retry_after))
+        }
+    }
+}
+
+/// The right password: a session, and on with the sign-in.
+async fn welcome(web: &Web, address: ClientAddress, visit: &Visit, verified: &Verified) -> Result<Response, PageError> {
+    // Where it goes on is settled before anything is written.
+    let next = match &visit.ticket {
+        Some(ticket) => step_to(web, address, path::AUTHORIZE_RESUME, ticket).await?,
+        None => respond::see_other(&web.url(path::LOGIN)),
+    };
+    let replaced = visit.signed_in.as_ref().map(|signed_in| &signed_in.session);
+    match sign_in::begin_session(&web.app, verified, replaced).await.map_err(Fault::from)? {
+        Some(token) => Ok(with_session_cookie(web, &token, next)),
+        None => {
+            let text = "Your account was changed just now. Please sign in again.";
+            render(web, visit, "", Some(Word::remark(StatusCode::OK, text))).await
         }
     }
 }
@@ -180,14 +182,9 @@ fn in_words(wait: Span) -> String {
 
 /// The person chose the account that is signed in (`prompt=select_account`). The choice travels in the ticket and
 /// names the session it was made in.
-async fn continue_as_current(
-    web: &Web,
-    address: ClientAddress,
-    ticket: Option<Ticket>,
-    signed_in: Option<SignedIn>,
-) -> Result<Response, PageError> {
-    let Some(mut ticket) = ticket else { return Ok(respond::see_other(&web.url(path::LOGIN))) };
-    ticket.select(signed_in.map(|signed_in| signed_in.session.id));
+async fn continue_as_current(web: &Web, address: ClientAddress, visit: Visit) -> Result<Response, PageError> {
+    let Some(mut ticket) = visit.ticket else { return Ok(respond::see_other(&web.url(path::LOGIN))) };
+    ticket.select(visit.signed_in.map(|signed_in| signed_in.session.id));
     step_to(web, address, path::AUTHORIZE_RESUME, &ticket).await
 }
 
@@ -201,28 +198,27 @@ fn with_session_cookie(web: &Web, token: &Secret<String>, mut response: Response
     }
 }
 
-async fn render(web: &Web, browser: &Browser, view: View<'_>) -> Result<Response, PageError> {
-    let record = match view.ticket {
+async fn render(web: &Web, visit: &Visit, username: &str, word: Option<Word<'_>>) -> Result<Response, PageError> {
+    let record = match &visit.ticket {
         None => None,
-        Some((ticket, _)) => web.app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?,
+        Some(ticket) => web.app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?,
     };
-    let choosing = view.ticket.is_some_and(|(ticket, _)| offers_account(ticket));
-    let csrf = browser.token(web, &csrf_context(view.ticket.map(|(ticket, _)| ticket), view.signed_in));
-    let action = web.url(path::LOGIN);
+    let choosing = visit.ticket.as_ref().is_some_and(offers_account);
+    let status = word.as_ref().map_or(StatusCode::OK, |word| word.status);
     let page = SignInPage {
         chrome: web.branding.chrome(),
         client: record.as_ref().map(|record| client_view(&record.client, None)),
-        current_account: view.signed_in.filter(|_| choosing).map(|signed_in| account_view(&signed_in.user)),
-        action: &action,
-        username: view.username,
-        alert: view.alert,
-        csrf: &csrf,
-        ticket: view.ticket.map(|(_, sealed)| sealed),
+        current_account: visit.signed_in.as_ref().filter(|_| choosing).map(|signed_in| account_view(&signed_in.user)),
+        action: &web.url(path::LOGIN),
+        username,
+        alert: word.map(|word| Alert { text: word.text, tone: word.tone }),
+        csrf: &visit.browser.token(web, &visit.csrf_context()),
+        ticket: visit.sealed.as_deref(),
         forgot_uri: None,
         signup_uri: None,
     };
-    let forms = if view.ticket.is_some() { Forms::MayLeave } else { Forms::OwnOnly };
-    Ok(with_browser_cookie(web, browser, html(view.status, &page, forms)))
+    let forms = if visit.ticket.is_some() { Forms::MayLeave } else { Forms::OwnOnly };
+    Ok(with_browser_cookie(web, &visit.browser, html(status, &page, forms)))
 }
 
 fn signed_in_page(web: &Web, signed_in: &SignedIn) -> Response {

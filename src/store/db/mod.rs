@@ -1,34 +1,29 @@
 //! The two databases behind one face. Reads are single statements on a pool. Writes are owned closures that no
-//! request can cancel: on SQLite one task runs them, many to a transaction, so that one `fsync` serves them all;
-//! on PostgreSQL each is a transaction of its own. A write is acknowledged only after its commit.
+//! request can cancel: on SQLite one task commits them in groups (`group.rs`), on PostgreSQL each is a transaction of
+//! its own. A write is acknowledged only after its commit.
 
-use std::any::Any as StdAny;
-use std::collections::VecDeque;
+mod group;
+
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use percent_encoding::percent_decode_str;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _};
-use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::sync::RwLock;
 
 use super::{Result, StoreError};
+use group::Queue;
 
 pub(super) type Conn = AnyConnection;
 pub(super) type Statement<'q> = Query<'q, Any, AnyArguments>;
 
-/// Writes that wait for the SQLite writer; further ones wait outside.
-const QUEUE: usize = 1024;
-/// Writes that share a transaction at most: bounds how long the first of them waits for the last.
-const BATCH: usize = 128;
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// A restart of PostgreSQL leaves every connection of the pool stale at once.
@@ -53,30 +48,13 @@ pub(super) struct Db {
 #[derive(Clone)]
 enum Writer {
     Sqlite {
-        queue: mpsc::Sender<Job>,
+        queue: Queue,
         path: PathBuf,
     },
     /// Every write holds the lock for reading until it is done, so that closing can wait for all of them.
     Postgres {
         running: Arc<RwLock<()>>,
     },
-}
-
-/// One write on its way to the SQLite writer.
-struct Job {
-    statements: Statements,
-    run: Run,
-}
-
-/// Runs the write on a connection, or answers its caller that there is none to run it on.
-type Run = Box<dyn for<'c> FnOnce(std::result::Result<&'c mut Conn, String>) -> BoxFuture<'c, Option<Ran>> + Send>;
-
-/// A write that ran and waits for its commit.
-struct Ran {
-    /// The transaction is no longer to be trusted.
-    broken: bool,
-    failed: bool,
-    answer: Box<dyn FnOnce(Option<StoreError>) + Send>,
 }
 
 impl Db {
@@ -92,7 +70,10 @@ impl Db {
         create_private_file(path)?;
         let options = quiet(AnyConnectOptions::from_str(&format!("{url}?mode=rwc"))?);
         let mut writer = options.connect().await?;
+        // The first of several processes switches to WAL, for which SQLite waits for nobody.
+        let lock = lock_file(&lock_path(path)).await?;
         configure_sqlite(&mut writer, false).await?;
+        drop(lock);
         let pool = AnyPoolOptions::new()
             .max_connections(SQLITE_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -100,8 +81,7 @@ impl Db {
             .after_connect(|conn, _| Box::pin(configure_sqlite(conn, true)))
             .connect_with(options.clone())
             .await?;
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(run_writer(writer, options.clone(), jobs));
+        let queue = Queue::start(writer, options.clone());
         Ok(Self { pool, options, writer: Writer::Sqlite { queue, path: path.to_owned() } })
     }
 
@@ -121,7 +101,7 @@ impl Db {
     /// advisory lock for it, SQLite a lock file beside the database.
     pub(super) async fn migrate(&self) -> Result<()> {
         let lock = match &self.writer {
-            Writer::Sqlite { path, .. } => Some(lock_file(&path.with_extension("db.lock")).await?),
+            Writer::Sqlite { path, .. } => Some(lock_file(&lock_path(path)).await?),
             Writer::Postgres { .. } => None,
         };
         let mut migrations = sqlx::migrate!("./migrations");
@@ -181,12 +161,7 @@ impl Db {
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         match &self.writer {
-            Writer::Sqlite { queue, .. } => {
-                let (sender, receiver) = oneshot::channel();
-                let job = Job { statements, run: Box::new(move |conn| Box::pin(run_write(conn, write, sender))) };
-                queue.send(job).await.map_err(|_| StoreError::WriterStopped)?;
-                receiver.await.map_err(|_| StoreError::WriterStopped)?
-            }
+            Writer::Sqlite { queue, .. } => queue.write(statements, write).await,
             Writer::Postgres { running } => {
                 let pool = self.pool.clone();
                 let running = Arc::clone(running).read_owned().await;
@@ -230,6 +205,11 @@ fn create_private_file(path: &Path) -> Result<()> {
     // SQLite gives its journal files the mode of the database, so this one decides for all.
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(unusable)?;
     Ok(())
+}
+
+/// The file whose lock processes take while they prepare the database.
+fn lock_path(database: &Path) -> PathBuf {
+    database.with_extension("db.lock")
 }
 
 async fn lock_file(path: &Path) -> Result<File> {
@@ -282,128 +262,4 @@ async fn begin(pool: &AnyPool) -> sqlx::Result<sqlx::Transaction<'static, Any>> 
         }
     }
     pool.begin().await
-}
-
-async fn run_write<T, F>(
-    conn: std::result::Result<&mut Conn, String>,
-    write: F,
-    answer: oneshot::Sender<Result<T>>,
-) -> Option<Ran>
-where
-    T: Send + 'static,
-    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
-{
-    let conn = match conn {
-        Ok(conn) => conn,
-        Err(why) => {
-            drop(answer.send(Err(lost(&why))));
-            return None;
-        }
-    };
-    let outcome = AssertUnwindSafe(write(conn)).catch_unwind().await;
-    let outcome =
-        outcome.unwrap_or_else(|panic| Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) }));
-    // Only a refused key, or our own refusal, leaves the transaction sound for certain; anything else may have
-    // ended it.
-    let sound = |error: &StoreError| matches!(error, StoreError::Conflict(_) | StoreError::Refused(_));
-    let broken = outcome.as_ref().is_err_and(|error| !sound(error));
-    let failed = outcome.is_err();
-    // Nobody may be waiting any more; the write counts all the same.
-    let answer = Box::new(move |lost: Option<StoreError>| {
-        let outcome = match lost {
-            Some(lost) if outcome.is_ok() => Err(lost),
-            _ => outcome,
-        };
-        drop(answer.send(outcome));
-    });
-    Some(Ran { broken, failed, answer })
-}
-
-/// What a caller hears whose write was not committed through no fault of its own.
-fn lost(why: &str) -> StoreError {
-    StoreError::Unavailable(sqlx::Error::AnyDriverError(why.to_owned().into()))
-}
-
-fn panic_text(panic: &(dyn StdAny + Send)) -> String {
-    panic.downcast_ref::<&str>().map_or_else(|| "panicked".to_owned(), |text| format!("panicked: {text}"))
-}
-
-/// Writes that share a transaction: those that ran in it, and those that have not yet.
-struct Batch {
-    waiting: VecDeque<Job>,
-    ran: Vec<Ran>,
-}
-
-/// The SQLite writer: takes what waits, runs it in one transaction, commits, answers.
-async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.recv().await {
-        let mut batch = Batch { waiting: VecDeque::from([first]), ran: Vec::new() };
-        while batch.waiting.len() < BATCH {
-            let Ok(next) = jobs.try_recv() else { break };
-            batch.waiting.push_back(next);
-        }
-        let outcome = run_batch(&mut conn, &mut batch).await;
-        let why = outcome.err();
-        if let Some(why) = &why {
-            tracing::error!(error = %why, "a batch of writes was rolled back");
-            if let Ok(mut fresh) = options.connect().await
-                && configure_sqlite(&mut fresh, false).await.is_ok()
-            {
-                conn = fresh;
-            }
-        }
-        for write in batch.ran {
-            (write.answer)(why.as_deref().map(lost));
-        }
-        for job in batch.waiting {
-            (job.run)(Err(why.clone().unwrap_or_default())).await;
-        }
-    }
-    // The last sender is gone: the process ends.
-    if let Err(error) = conn.close().await {
-        tracing::warn!(%error, "closing the database");
-    }
-}
-
-/// Runs the writes in one transaction. After an error that may have ended it, everything in the batch fails
-/// unacknowledged.
-async fn run_batch(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
-    execute(conn, "BEGIN IMMEDIATE").await?;
-    let outcome = match run_jobs(conn, batch).await {
-        Ok(()) => execute(conn, "COMMIT").await,
-        Err(why) => Err(why),
-    };
-    if outcome.is_err() {
-        // SQLite may have rolled back by itself; then there is nothing to end.
-        if let Err(error) = execute(conn, "ROLLBACK").await {
-            tracing::debug!(error, "rollback");
-        }
-    }
-    outcome
-}
-
-async fn run_jobs(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
-    while let Some(several) = batch.waiting.front().map(|job| job.statements == Statements::Several) {
-        if several {
-            execute(conn, "SAVEPOINT write").await?;
-        }
-        let Some(job) = batch.waiting.pop_front() else { break };
-        let Some(ran) = (job.run)(Ok(&mut *conn)).await else { continue };
-        let (broken, failed) = (ran.broken, ran.failed);
-        batch.ran.push(ran);
-        if broken {
-            return Err("another write of the same transaction failed".to_owned());
-        }
-        if several && failed {
-            execute(conn, "ROLLBACK TO write").await?;
-        }
-        if several {
-            execute(conn, "RELEASE write").await?;
-        }
-    }
-    Ok(())
-}
-
-async fn execute(conn: &mut Conn, sql: &'static str) -> std::result::Result<(), String> {
-    sqlx::query(sql).execute(conn).await.map(drop).map_err(|error| error.to_string())
 }

@@ -1,0 +1,186 @@
+//! The SQLite writer: one task that runs owned writes, many to a transaction, so that one `fsync` serves them all,
+//! and answers each after the commit. No request can cancel what is in its queue.
+
+use std::any::Any as StdAny;
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use sqlx::any::AnyConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Conn, Statements, configure_sqlite};
+use crate::store::{Result, StoreError};
+
+/// Writes that wait; further ones wait outside.
+const QUEUE: usize = 1024;
+/// Writes that share a transaction at most: bounds how long the first of them waits for the last.
+const BATCH: usize = 128;
+
+/// The way to the writer.
+#[derive(Clone)]
+pub(super) struct Queue(mpsc::Sender<Job>);
+
+impl Queue {
+    /// Starts the writer on a configured connection; `options` are for a new one after an error.
+    pub(super) fn start(conn: Conn, options: AnyConnectOptions) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        tokio::spawn(run_writer(conn, options, jobs));
+        Self(queue)
+    }
+
+    /// Runs `write` in the next transaction; its outcome, after the commit.
+    pub(super) async fn write<T, F>(&self, statements: Statements, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let job = Job { statements, run: Box::new(move |conn| Box::pin(run_write(conn, write, sender))) };
+        self.0.send(job).await.map_err(|_| StoreError::WriterStopped)?;
+        receiver.await.map_err(|_| StoreError::WriterStopped)?
+    }
+}
+
+/// One write on its way to the SQLite writer.
+struct Job {
+    statements: Statements,
+    run: Run,
+}
+
+/// Runs the write on a connection, or answers its caller that there is none to run it on.
+type Run = Box<dyn for<'c> FnOnce(std::result::Result<&'c mut Conn, String>) -> BoxFuture<'c, Option<Ran>> + Send>;
+
+/// A write that ran and waits for its commit.
+struct Ran {
+    /// The transaction is no longer to be trusted.
+    broken: bool,
+    failed: bool,
+    answer: Box<dyn FnOnce(Option<StoreError>) + Send>,
+}
+
+/// Writes that share a transaction: those that ran in it, and those that have not yet.
+struct Batch {
+    waiting: VecDeque<Job>,
+    ran: Vec<Ran>,
+}
+
+/// The SQLite writer: takes what waits, runs it in one transaction, commits, answers.
+async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.recv().await {
+        let mut batch = Batch { waiting: VecDeque::from([first]), ran: Vec::new() };
+        while batch.waiting.len() < BATCH {
+            let Ok(next) = jobs.try_recv() else { break };
+            batch.waiting.push_back(next);
+        }
+        let outcome = run_batch(&mut conn, &mut batch).await;
+        let why = outcome.err();
+        if let Some(why) = &why {
+            tracing::error!(error = %why, "a batch of writes was rolled back");
+            if let Ok(mut fresh) = options.connect().await
+                && configure_sqlite(&mut fresh, false).await.is_ok()
+            {
+                conn = fresh;
+            }
+        }
+        for write in batch.ran {
+            (write.answer)(why.as_deref().map(lost));
+        }
+        for job in batch.waiting {
+            (job.run)(Err(why.clone().unwrap_or_default())).await;
+        }
+    }
+    // The last sender is gone: the process ends.
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "closing the database");
+    }
+}
+
+/// Runs the writes in one transaction. After an error that may have ended it, everything in the batch fails
+/// unacknowledged.
+async fn run_batch(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
+    execute(conn, "BEGIN IMMEDIATE").await?;
+    let outcome = match run_jobs(conn, batch).await {
+        Ok(()) => execute(conn, "COMMIT").await,
+        Err(why) => Err(why),
+    };
+    if outcome.is_err() {
+        // SQLite may have rolled back by itself; then there is nothing to end.
+        if let Err(error) = execute(conn, "ROLLBACK").await {
+            tracing::debug!(error, "rollback");
+        }
+    }
+    outcome
+}
+
+async fn run_jobs(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
+    while let Some(several) = batch.waiting.front().map(|job| job.statements == Statements::Several) {
+        if several {
+            execute(conn, "SAVEPOINT write").await?;
+        }
+        let Some(job) = batch.waiting.pop_front() else { break };
+        let Some(ran) = (job.run)(Ok(&mut *conn)).await else { continue };
+        let (broken, failed) = (ran.broken, ran.failed);
+        batch.ran.push(ran);
+        if broken {
+            return Err("another write of the same transaction failed".to_owned());
+        }
+        if several && failed {
+            execute(conn, "ROLLBACK TO write").await?;
+        }
+        if several {
+            execute(conn, "RELEASE write").await?;
+        }
+    }
+    Ok(())
+}
+
+async fn execute(conn: &mut Conn, sql: &'static str) -> std::result::Result<(), String> {
+    sqlx::query(sql).execute(conn).await.map(drop).map_err(|error| error.to_string())
+}
+
+async fn run_write<T, F>(
+    conn: std::result::Result<&mut Conn, String>,
+    write: F,
+    answer: oneshot::Sender<Result<T>>,
+) -> Option<Ran>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
+{
+    let conn = match conn {
+        Ok(conn) => conn,
+        Err(why) => {
+            drop(answer.send(Err(lost(&why))));
+            return None;
+        }
+    };
+    let outcome = AssertUnwindSafe(write(conn)).catch_unwind().await;
+    let outcome =
+        outcome.unwrap_or_else(|panic| Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) }));
+    // Only a refused key, or our own refusal, leaves the transaction sound for certain; anything else may have
+    // ended it.
+    let sound = |error: &StoreError| matches!(error, StoreError::Conflict(_) | StoreError::Refused(_));
+    let broken = outcome.as_ref().is_err_and(|error| !sound(error));
+    let failed = outcome.is_err();
+    // Nobody may be waiting any more; the write counts all the same.
+    let answer = Box::new(move |lost: Option<StoreError>| {
+        let outcome = match lost {
+            Some(lost) if outcome.is_ok() => Err(lost),
+            _ => outcome,
+        };
+        drop(answer.send(outcome));
+    });
+    Some(Ran { broken, failed, answer })
+}
+
+/// What a caller hears whose write was not committed through no fault of its own.
+fn lost(why: &str) -> StoreError {
+    StoreError::Unavailable(sqlx::Error::AnyDriverError(why.to_owned().into()))
+}
+
+fn panic_text(panic: &(dyn StdAny + Send)) -> String {
+    panic.downcast_ref::<&str>().map_or_else(|| "panicked".to_owned(), |text| format!("panicked: {text}"))
+}
