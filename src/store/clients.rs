@@ -1,7 +1,8 @@
 //! Registered clients with their secrets' hashes.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
 use sqlx::any::AnyRow;
@@ -25,38 +26,45 @@ pub struct ClientRecord {
 
 /// Clients by id, and what is computed from all of them, as of the last change that this process knows of.
 pub(super) struct ClientCache {
-    /// Counts the times it was emptied. Locked by whoever puts something in or empties it, so that what was read
-    /// before the last time is never put in after it, not even for a moment.
-    emptied: Mutex<u64>,
-    by_id: Cache<ClientId, Arc<ClientRecord>>,
-    origins: Cache<(), Arc<HashSet<String>>>,
+    /// Counts the times it was emptied.
+    emptied: AtomicU64,
+    by_id: Cache<ClientId, Dated<ClientRecord>>,
+    origins: Cache<(), Dated<HashSet<String>>>,
+}
+
+/// A value with the count of [`ClientCache::emptied`] from before it was read: it counts only while that stands, so
+/// what was read before a change is never answered after it, whenever it was put in.
+struct Dated<T> {
+    emptied: u64,
+    value: Arc<T>,
+}
+
+impl<T> Clone for Dated<T> {
+    fn clone(&self) -> Self {
+        Self { emptied: self.emptied, value: Arc::clone(&self.value) }
+    }
 }
 
 impl Default for ClientCache {
     fn default() -> Self {
-        Self { emptied: Mutex::new(0), by_id: Cache::new(10_000), origins: Cache::new(1) }
+        Self { emptied: AtomicU64::new(0), by_id: Cache::new(10_000), origins: Cache::new(1) }
     }
 }
 
 impl ClientCache {
     pub(super) fn clear(&self) {
-        let mut emptied = self.emptied();
-        *emptied += 1;
+        self.emptied.fetch_add(1, Ordering::AcqRel);
+        // Only to give the memory back; the count alone decides.
         self.by_id.invalidate_all();
         self.origins.invalidate_all();
     }
 
-    /// A number under a poisoned lock is still a number.
-    fn emptied(&self) -> MutexGuard<'_, u64> {
-        self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    fn emptied(&self) -> u64 {
+        self.emptied.load(Ordering::Acquire)
     }
 
-    /// Runs `put` unless the cache was emptied since `before`.
-    fn put_since(&self, before: u64, put: impl FnOnce(&Self)) {
-        let emptied = self.emptied();
-        if *emptied == before {
-            put(self);
-        }
+    fn current<T>(&self, dated: Option<Dated<T>>) -> Option<Arc<T>> {
+        dated.filter(|dated| dated.emptied == self.emptied()).map(|dated| dated.value)
     }
 }
 
@@ -91,14 +99,15 @@ fn select(id: &ClientId) -> Statement<'static> {
 impl Store {
     /// The client, disabled or not; `None` where there is none. Answers from memory while no change is known.
     pub async fn client(&self, id: &ClientId) -> Result<Option<Arc<ClientRecord>>> {
-        if let Some(known) = self.clients.by_id.get(id).filter(|_| self.freshness.is_fresh()) {
+        let cache = &self.clients;
+        if let Some(known) = cache.current(cache.by_id.get(id)).filter(|_| self.freshness.is_fresh()) {
             return Ok(Some(known));
         }
-        let emptied = *self.clients.emptied();
+        let emptied = cache.emptied();
         let row = self.db.row(|| select(id)).await?;
         let record = row.as_ref().map(read).transpose()?.map(Arc::new);
         if let Some(record) = &record {
-            self.clients.put_since(emptied, |cache| cache.by_id.insert(id.clone(), Arc::clone(record)));
+            cache.by_id.insert(id.clone(), Dated { emptied, value: Arc::clone(record) });
         }
         Ok(record)
     }
@@ -111,20 +120,17 @@ impl Store {
     /// Whether a browser app of this origin may call us: an enabled client has it among its `allowed_origins` or as
     /// the origin of a redirect URI.
     pub async fn is_registered_origin(&self, origin: &str) -> Result<bool> {
-        let known = self.clients.origins.get(&()).filter(|_| self.freshness.is_fresh());
-        let origins = match known {
-            Some(origins) => origins,
-            None => {
-                let emptied = *self.clients.emptied();
-                let clients = self.clients().await?;
-                let enabled = clients.iter().map(|record| &record.client).filter(|client| client.is_enabled());
-                let origins: Arc<HashSet<String>> =
-                    Arc::new(enabled.flat_map(|client| client.metadata.origins()).collect());
-                self.clients.put_since(emptied, |cache| cache.origins.insert((), Arc::clone(&origins)));
-                origins
-            }
-        };
-        Ok(origins.contains(origin))
+        let cache = &self.clients;
+        if let Some(known) = cache.current(cache.origins.get(&())).filter(|_| self.freshness.is_fresh()) {
+            return Ok(known.contains(origin));
+        }
+        let emptied = cache.emptied();
+        let clients = self.clients().await?;
+        let enabled = clients.iter().map(|record| &record.client).filter(|client| client.is_enabled());
+        let origins: HashSet<String> = enabled.flat_map(|client| client.metadata.origins()).collect();
+        let value = Arc::new(origins);
+        cache.origins.insert((), Dated { emptied, value: Arc::clone(&value) });
+        Ok(value.contains(origin))
     }
 
     /// # Errors

@@ -83,13 +83,12 @@ pub async fn submit(
 
 /// What waits, or the ticket back where something else comes first.
 async fn pending(web: &Web, headers: &HeaderMap, ticket: Ticket) -> Result<Result<Pending, Ticket>, PageError> {
-    let record = web.app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?;
+    let app = &web.app;
+    let record = app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?;
     let signed_in = session::current(web, headers).await.map_err(Fault::from)?;
-    // A client that was switched off meanwhile is for resume to explain.
-    let record = record.filter(|record| record.client.is_enabled());
-    // A client that was switched off meanwhile is for resume to explain.
-    let record = record.filter(|record| record.client.is_enabled());
-    let (Some(record), Some(signed_in)) = (record, signed_in) else { return Ok(Err(ticket)) };
+    // A client or an address that is no longer what it was when the page was made is for resume to explain.
+    let readdressed = ticket.request.readdress(record.as_ref().map(|record| &record.client), &app.metadata.issuer);
+    let (Some(record), Some(signed_in), Ok(_)) = (record, signed_in, readdressed) else { return Ok(Err(ticket)) };
     let client = record.client.clone();
     match next(web, &ticket, &client, Some(&signed_in)).await? {
         Step::Consent { scope } => Ok(Ok(Pending { ticket, client, signed_in, scope })),
