@@ -13,6 +13,7 @@ use crate::protocol::scope::ScopeSet;
 use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
 use crate::store::Result;
+use crate::store::grants::StoredGrant;
 
 /// An access token of ours whose signature, time and issuer are right; it may have been revoked.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Opti
 }
 
 /// The grant that an authentic refresh token of any generation belongs to, with the generation.
-pub async fn refresh_token(app: &App, token: &str) -> Result<Option<(crate::store::grants::StoredGrant, u32)>> {
+pub async fn refresh_token(app: &App, token: &str) -> Result<Option<(StoredGrant, u32)>> {
     let Some(token) = RefreshToken::parse(token) else { return Ok(None) };
     let stored = app.store.grant(&GrantId::new(token.grant_id.clone())).await?;
     let authentic = stored.filter(|stored| token.is_authentic(&app.keys.server.refresh, &stored.refresh_seed));

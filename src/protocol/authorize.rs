@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::claims::ClaimsRequest;
+use super::claims::{ClaimsRequest, audience};
 use super::client::{Client, GrantType};
 use super::error::{Error, ErrorCode};
 use super::ids::{ClientId, UserId};
@@ -209,11 +209,7 @@ impl<'a> Addressed<'a> {
 
 /// Whether an ID token's `aud` names the client.
 pub fn is_for_client(claims: &Map<String, Value>, client_id: &ClientId) -> bool {
-    match claims.get("aud") {
-        Some(Value::String(aud)) => aud == client_id.as_str(),
-        Some(Value::Array(list)) => list.iter().any(|aud| aud.as_str() == Some(client_id.as_str())),
-        _ => false,
-    }
+    audience(claims).contains(&client_id.as_str())
 }
 
 fn verify_target(

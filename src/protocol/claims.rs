@@ -158,6 +158,15 @@ pub fn userinfo(user: &User, scope: &ScopeSet, request: &ClaimsRequest) -> Map<S
     body
 }
 
+/// `aud` (RFC 7519 §4.1.3) as a list, whichever of its two forms it has.
+pub fn audience(claims: &Map<String, Value>) -> Vec<&str> {
+    match claims.get("aud") {
+        Some(Value::String(only)) => vec![only],
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// When and how somebody signed in, as tokens say it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authentication {

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::claims::audience;
 use super::client::{Client, IntrospectionRight};
 use super::grant::GrantRecord;
 use super::metadata::Metadata;
@@ -21,15 +22,6 @@ pub fn may_introspect(client: &Client, claims: &Map<String, Value>, metadata: &M
     }
     let own = claims.get("client_id").and_then(Value::as_str) == Some(client.id.as_str());
     own || metadata.is_resource_server(client.id.as_str(), &audience(claims))
-}
-
-/// `aud` as a list, whichever of its two forms it has.
-pub fn audience(claims: &Map<String, Value>) -> Vec<&str> {
-    match claims.get("aud") {
-        Some(Value::String(only)) => vec![only],
-        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// The answer about a live access token: its own claims (RFC 7662 §2.2, RFC 9068 §2.2).

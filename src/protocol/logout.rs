@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::authorize::is_for_client;
+use super::claims::audience;
 use super::client::Client;
 use super::ids::{ClientId, SessionId, UserId};
 use super::interaction::Session;
@@ -25,12 +26,8 @@ pub struct LogoutRequest {
 
 /// The client that a request speaks of, to be loaded before [`LogoutRequest::resolve`].
 pub fn unverified_client_id(params: &Params, hint: Option<&Map<String, Value>>) -> Option<ClientId> {
-    let single_audience = |claims: &Map<String, Value>| match claims.get("aud") {
-        Some(Value::String(aud)) => Some(ClientId::new(aud.as_str())),
-        Some(Value::Array(list)) => list.first().and_then(Value::as_str).map(ClientId::new),
-        _ => None,
-    };
-    params.get("client_id").map(ClientId::new).or_else(|| hint.and_then(single_audience))
+    let hinted = || hint.and_then(|claims| audience(claims).first().copied());
+    params.get("client_id").or_else(hinted).map(ClientId::new)
 }
 
 impl LogoutRequest {

@@ -117,18 +117,10 @@ pub async fn next(
 ) -> Result<Step, PageError> {
     let consent = match signed_in {
         None => None,
-        Some(signed_in) => app_consent(web, signed_in, client).await?,
+        Some(signed_in) => web.app.store.consent(&signed_in.user.id, &client.id).await.map_err(Fault::from)?,
     };
     let session = signed_in.map(|signed_in| &signed_in.session);
     Ok(interaction::next(&ticket.request, client, session, consent.as_ref(), ticket.progress(), web.app.now()))
-}
-
-async fn app_consent(
-    web: &Web,
-    signed_in: &SignedIn,
-    client: &Client,
-) -> Result<Option<interaction::Consent>, PageError> {
-    Ok(web.app.store.consent(&signed_in.user.id, &client.id).await.map_err(Fault::from)?)
 }
 
 /// Sends the browser to one of our pages with the ticket.

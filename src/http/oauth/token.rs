@@ -15,8 +15,11 @@ use crate::http::respond;
 use crate::issue::{self, Minted, Tokens};
 use crate::live;
 use crate::protocol::client::Client;
-use crate::protocol::grant::{Effect, Grant as _, Issuance, Refusal, TokenRequest, authorization_code, refresh_token};
+use crate::protocol::grant::{
+    Effect, Grant as _, GrantRecord, Issuance, Refusal, TokenRequest, authorization_code, refresh_token,
+};
 use crate::protocol::params::Params;
+use crate::protocol::user::User;
 use crate::store::events::EventKind;
 use crate::store::grants::StoredGrant;
 
@@ -77,7 +80,7 @@ async fn decide(
     })
 }
 
-type Parts = (Option<crate::protocol::grant::GrantRecord>, Option<crate::protocol::user::User>, Vec<u8>);
+type Parts = (Option<GrantRecord>, Option<User>, Vec<u8>);
 
 fn parts(stored: Option<StoredGrant>) -> Parts {
     stored.map_or((None, None, Vec::new()), |stored| (Some(stored.grant), Some(stored.user), stored.refresh_seed))

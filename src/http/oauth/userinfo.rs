@@ -13,7 +13,7 @@ use crate::http::{Shared, respond};
 use crate::live;
 use crate::protocol::error::{Error, ErrorCode};
 use crate::protocol::params::Params;
-use crate::protocol::{claims, introspection, scope};
+use crate::protocol::{claims, scope};
 
 pub async fn get(
     State(web): State<Shared>,
@@ -61,7 +61,7 @@ async fn answer(web: &Web, token: &str) -> Result<Response, BearerError> {
     let app = &web.app;
     let refused = || Error::invalid_token("the access token is unknown, expired or revoked, or not for this issuer");
     let live = live::access_token(app, token, app.now()).await?.ok_or_else(refused)?;
-    if !introspection::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) {
+    if !claims::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) {
         return Err(refused().into());
     }
     let Some((grant, user)) = live.grant.filter(|_| live.scope.contains(scope::OPENID)) else {
