@@ -124,7 +124,7 @@ fn sign_access_token(app: &App, client: &Client, issuance: &Issuance, now: Times
         authentication: grant.map(|grant| &grant.authentication),
     };
     let alg = app.metadata.access_token_alg(&issuance.resources, client.metadata.access_token_signed_response_alg);
-    app.keys.current().sign(alg, TYP_ACCESS_TOKEN, &claims.body())
+    app.keys.current().sign(alg, TYP_ACCESS_TOKEN, &claims.body(), now)
 }
 
 fn sign_id_token(
@@ -137,6 +137,7 @@ fn sign_id_token(
     now: Timestamp,
 ) -> Result<String, KeyError> {
     let no_scopes = ScopeSet::default();
+    let alg = client.metadata.id_token_signed_response_alg.unwrap_or(SigningAlg::Rs256);
     let claims = IdToken {
         issuer: &app.metadata.issuer,
         client_id: client.id.as_str(),
@@ -146,13 +147,13 @@ fn sign_id_token(
         nonce: issuance.nonce.as_deref(),
         sid: grant.session_id.as_ref().map(|sid| sid.as_str()),
         access_token,
+        alg,
         scope_claims: match client.metadata.id_token_claims {
             IdTokenClaims::Userinfo => &no_scopes,
             IdTokenClaims::Scopes => &issuance.scope,
         },
         claims: &grant.claims,
     };
-    let alg = client.metadata.id_token_signed_response_alg.unwrap_or(SigningAlg::Rs256);
     let body: Map<String, Value> = claims.body(user);
-    app.keys.current().sign(alg, TYP_ID_TOKEN, &body)
+    app.keys.current().sign(alg, TYP_ID_TOKEN, &body, now)
 }

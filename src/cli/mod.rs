@@ -3,6 +3,7 @@
 mod client;
 mod config;
 mod dev;
+mod key;
 mod migrate;
 mod output;
 mod serve;
@@ -60,6 +61,9 @@ enum Command {
     /// People.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Signing keys, and the master key.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {
@@ -104,6 +108,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate => migrate::run(load(&global)?, global.output).await,
         Command::Client(command) => client::run(*command, &open(&global).await?, global.output).await,
         Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
+        Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
     }
 }
 

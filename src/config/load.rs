@@ -17,6 +17,7 @@ use super::kind;
 use super::listen::Listen;
 use super::model::{
     Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits, Sessions,
+    SigningKeys,
 };
 use super::{read, rules};
 
@@ -91,6 +92,7 @@ struct Tree {
     tokens: TokenDefaults,
     sessions: Sessions,
     passwords: Passwords,
+    signing_keys: SigningKeys,
     rate_limits: RateLimits,
     log: Log,
     #[serde(default)]
@@ -137,6 +139,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
         tokens: tree.tokens,
         sessions: tree.sessions,
         passwords: tree.passwords,
+        signing_keys: tree.signing_keys,
         rate_limits: tree.rate_limits,
         log: tree.log,
         scopes: tree.scopes,

@@ -22,7 +22,7 @@ pub use listen::Listen;
 pub use load::{Loaded, Sources, dump, load};
 pub use model::{
     Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords, RateLimit,
-    RateLimits, Sessions,
+    RateLimits, Sessions, SigningKeys,
 };
 pub use print::{reference, template};
 pub use settings::may_hold_secret;

@@ -32,6 +32,7 @@ pub struct Config {
     pub tokens: TokenDefaults,
     pub sessions: Sessions,
     pub passwords: Passwords,
+    pub signing_keys: SigningKeys,
     pub rate_limits: RateLimits,
     pub log: Log,
     pub scopes: Vec<DeclaredScope>,
@@ -100,6 +101,13 @@ pub struct Passwords {
     pub min_length: u32,
     pub memory_kib: u32,
     pub iterations: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningKeys {
+    /// Zero: only by hand.
+    pub rotate_every: Span,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -79,6 +79,7 @@ pub const SECTIONS: &[Section] = &[
     section("tokens", "Lifetimes of what is issued; each client may have its own."),
     section("sessions", "How long a browser stays signed in."),
     section("passwords", "Rules for new passwords, and the cost of their Argon2id hashes."),
+    section("signing_keys", "The keys that tokens are signed with; `keyward key list` shows them."),
     section("rate_limits", "How often something may be tried from one source."),
     section("log", "What the process logs."),
     section("scopes[]", "Scopes of your resources, beside the standard ones."),
@@ -173,6 +174,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("passwords.min_length", Kind::Integer(1, 1024), "The fewest characters of a new password.").default("8"),
     setting("passwords.memory_kib", Kind::Integer(1024, 4_194_304), "Memory of one hash, in KiB.").default("19456"),
     setting("passwords.iterations", Kind::Integer(1, 100), "Passes of one hash over its memory.").default("2"),
+    setting(
+        "signing_keys.rotate_every",
+        Kind::Duration(Span::ZERO, Span::days(3650)),
+        "How long a signing key signs until its successor takes over, which is published in time; `0s`: only by \
+         `keyward key rotate`.",
+    )
+    .default(r#""90d""#),
     setting("rate_limits.login.attempts", Kind::Integer(1, 1_000_000), "Sign-in attempts allowed within the window.")
         .default("5"),
     setting(

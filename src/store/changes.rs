@@ -38,17 +38,18 @@ pub(super) async fn bump(conn: &mut Conn) -> Result<()> {
 }
 
 impl Store {
-    /// Reads the counter and drops the caches if it moved. Called every 500 ms.
-    pub async fn poll_changes(&self) -> Result<()> {
+    /// Reads the counter and drops the caches if it moved; whether it did. Called every 500 ms.
+    pub async fn poll_changes(&self) -> Result<bool> {
         // Taken before the read: a change that commits while we read is seen by the next poll.
         let asked_at = self.freshness.epoch.elapsed_micros();
         let row = self.db.row(|| sqlx::query("SELECT version FROM changes WHERE id = 1")).await?;
         let version: i64 = row.map_or(Ok(0), |row| column(&row, "version"))?;
-        if self.freshness.version.swap(version, Ordering::AcqRel) != version {
+        let moved = self.freshness.version.swap(version, Ordering::AcqRel) != version;
+        if moved {
             self.clients.clear();
         }
         self.freshness.read_at_micros.store(asked_at, Ordering::Release);
-        Ok(())
+        Ok(moved)
     }
 
     /// Runs an administrative change; in this process it holds from the next request on, in others within a second.

@@ -9,7 +9,7 @@ mod provider;
 
 pub use browser::{Browser, Page, form_fields, text_of};
 pub use database::Backend;
-pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of};
+pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of, header_of};
 
 /// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.
 #[macro_export]
