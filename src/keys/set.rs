@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use moka::sync::Cache;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -17,11 +18,13 @@ use crate::protocol::time::Timestamp;
 use crate::store::keys::StoredKey;
 
 /// The keys that are published, of which one of each algorithm signs.
-#[derive(Default)]
 pub struct KeySet {
     /// By algorithm, in the order in which they sign.
     signing: HashMap<SigningAlg, Vec<Signer>>,
     verifying: HashMap<String, Arc<VerifyingKey>>,
+    /// Claims by the hash of `typ` and token: a resource server asks about the same token again and again, and a
+    /// signature that was right stays right for as long as its key is in the set.
+    verified: Cache<[u8; 32], Arc<Map<String, Value>>>,
     /// The document at `/jwks` (RFC 7517 §5).
     pub jwks: Bytes,
     /// Changes with the document.
@@ -33,6 +36,22 @@ struct Signer {
     kid: String,
     active_from: Timestamp,
     key: Arc<SigningKey>,
+}
+
+/// Tokens whose claims are kept, and how long one may be: some megabytes at most.
+const MOST_KEPT: u64 = 4096;
+const LONGEST_KEPT: usize = 2048;
+
+impl Default for KeySet {
+    fn default() -> Self {
+        Self {
+            signing: HashMap::new(),
+            verifying: HashMap::new(),
+            verified: Cache::new(MOST_KEPT),
+            jwks: Bytes::new(),
+            jwks_tag: String::new(),
+        }
+    }
 }
 
 /// A key that signs, and since when.
@@ -95,8 +114,16 @@ impl KeySet {
     }
 
     /// The claims of a token that one of these keys signed. What they mean is not looked at.
-    pub fn verify(&self, token: &str, typ: &str) -> Result<Map<String, Value>, NotOurs> {
-        jws::verify(token, typ, |kid| self.verifying.get(kid).map(AsRef::as_ref))
+    pub fn verify(&self, token: &str, typ: &str) -> Result<Arc<Map<String, Value>>, NotOurs> {
+        let hash = sha256(&[typ.as_bytes(), b" ", token.as_bytes()].concat());
+        if let Some(claims) = self.verified.get(&hash) {
+            return Ok(claims);
+        }
+        let claims = Arc::new(jws::verify(token, typ, |kid| self.verifying.get(kid).map(AsRef::as_ref))?);
+        if token.len() <= LONGEST_KEPT {
+            self.verified.insert(hash, Arc::clone(&claims));
+        }
+        Ok(claims)
     }
 
     /// The keys that sign now, one of each algorithm.

@@ -58,8 +58,8 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        let (db, clients) = (self.db.clone(), Arc::clone(&self.clients));
-        // A task of its own: whoever asked may go away, but not between the commit and the emptied cache.
+        let (db, clients, standings) = (self.db.clone(), Arc::clone(&self.clients), Arc::clone(&self.standings));
+        // A task of its own: whoever asked may go away, but not between the commit and the emptied caches.
         let task = tokio::spawn(async move {
             let outcome = db
                 .write(Statements::Several, move |conn| {
@@ -71,6 +71,7 @@ impl Store {
                 })
                 .await;
             clients.clear();
+            standings.forget();
             outcome
         });
         task.await.map_err(|_| StoreError::WriterStopped)?

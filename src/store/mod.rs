@@ -12,6 +12,7 @@ pub mod keys;
 pub mod limits;
 pub mod purge;
 pub mod sessions;
+pub mod standing;
 pub mod tickets;
 pub mod users;
 
@@ -25,6 +26,7 @@ use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use changes::Freshness;
 use clients::ClientCache;
 use db::Db;
+use standing::Standings;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,7 @@ pub struct Store {
     db: Db,
     clients: Arc<ClientCache>,
     freshness: Arc<Freshness>,
+    standings: Arc<Standings>,
 }
 
 impl Store {
@@ -78,7 +81,7 @@ impl Store {
     pub async fn open(database_url: &str) -> Result<Self> {
         let db = Db::open(database_url).await?;
         db.migrate().await?;
-        let store = Self { db, clients: Arc::default(), freshness: Arc::default() };
+        let store = Self { db, clients: Arc::default(), freshness: Arc::default(), standings: Arc::default() };
         store.poll_changes().await?;
         Ok(store)
     }
