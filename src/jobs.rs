@@ -7,10 +7,13 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::app::App;
+use crate::telemetry::metrics;
 
 /// How often other processes' changes are looked for: a cached answer is never older than twice this.
 const POLL: Duration = Duration::from_millis(500);
 const PURGE: Duration = Duration::from_secs(30);
+/// Bounds what histograms hold between two scrapes.
+const UPKEEP: Duration = Duration::from_secs(1);
 
 /// Starts all periodic work; it ends when `stop` turns true.
 pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
@@ -34,6 +37,11 @@ pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
             }
         }
     }));
+}
+
+/// Keeps metrics small; for a process that has any.
+pub fn start_upkeep(stop: &watch::Receiver<bool>) {
+    tokio::spawn(every(UPKEEP, stop.clone(), || async { metrics::upkeep() }));
 }
 
 async fn every<F: Future<Output = ()>>(period: Duration, mut stop: watch::Receiver<bool>, work: impl Fn() -> F) {

@@ -1,7 +1,7 @@
 //! The keyring: the master key on disk, and what it seals in the database — the server key that everything of our
 //! own is derived from, and the signing keys that relying parties know. Processes on one database use one set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -74,6 +74,7 @@ impl ServerKeys {
 /// The signing keys at one time.
 pub struct KeySet {
     signing: HashMap<SigningAlg, SigningKey>,
+    active_since: BTreeMap<SigningAlg, Timestamp>,
     verifying: HashMap<String, VerifyingKey>,
     /// The document at `/jwks` (RFC 7517 §5).
     pub jwks: String,
@@ -116,18 +117,25 @@ impl Keyring {
 impl KeySet {
     fn build(stored: Vec<StoredKey>, seal: &SealKey, now: Timestamp) -> Result<Self, KeyError> {
         let mut signing = HashMap::new();
+        let mut active_since = BTreeMap::new();
         let mut verifying = HashMap::new();
         let mut published = Vec::new();
         // Oldest first, so that the newest of each algorithm whose time has come is the one that signs.
         for key in stored.into_iter().filter(|key| key.retired_at.is_none()) {
             let der = Zeroizing::new(seal.open(&key.sealed_private).map_err(|_| KeyError::Unsealable)?);
             if key.active_from <= now {
+                active_since.insert(key.alg, key.active_from);
                 signing.insert(key.alg, SigningKey::from_der(&key.kid, key.alg, &der)?);
             }
             published.push(Value::Object(key.public_jwk.clone()));
             verifying.insert(key.kid, VerifyingKey::from_jwk(key.public_jwk, key.alg)?);
         }
-        Ok(Self { signing, verifying, jwks: json!({ "keys": published }).to_string() })
+        Ok(Self { signing, active_since, verifying, jwks: json!({ "keys": published }).to_string() })
+    }
+
+    /// Each algorithm that there is an active key for, with the time when that key began to sign.
+    pub fn active_since(&self) -> &BTreeMap<SigningAlg, Timestamp> {
+        &self.active_since
     }
 
     /// Signs with the active key of `alg`.

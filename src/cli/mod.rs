@@ -3,6 +3,7 @@
 mod client;
 mod config;
 mod dev;
+pub mod logging;
 mod migrate;
 mod output;
 mod serve;

@@ -9,6 +9,7 @@ mod conformance;
 mod keys;
 mod login;
 mod logout;
+mod observability;
 mod openidconnect_crate;
 mod process;
 mod store;
