@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest id that we take from a proxy.
 const LONGEST_ID: usize = 64;
-/// Characters of a path that are told.
+/// Bytes of a path that are told.
 const LOGGED_PATH: usize = 256;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,7 +48,8 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     let watch = Stopwatch::start();
     let trusted = &web.app.config.trusted_proxies;
     let from_proxy = peer::is_from_proxy(&request, trusted);
-    let id = given_id(&request).filter(|_| from_proxy).unwrap_or_else(|| random_token::<12>(web.app.rng.as_ref()));
+    let given = if from_proxy { given_id(&request) } else { None };
+    let id = given.unwrap_or_else(|| random_token::<12>(web.app.rng.as_ref()));
     let address = peer::client_address(&request, trusted);
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(ClientAddress(address));
@@ -115,8 +116,7 @@ impl Seen {
             method: request.method().clone(),
             known_method: metrics::known_method(request.method().as_str()),
             route: request.extensions().get::<MatchedPath>().cloned(),
-            // Nothing of ours is longer, and a flood of long ones should not fill the disk.
-            path: path.chars().take(LOGGED_PATH).collect(),
+            path: shortened(path),
         }
     }
 
@@ -140,6 +140,15 @@ impl Seen {
             }
             (None, None) => tracing::info!(%method, path, route, status, duration_ms, "request"),
         }
+    }
+}
+
+/// Nothing of ours is longer, and a flood of long paths should not fill the disk.
+fn shortened(path: &str) -> String {
+    if path.len() <= LOGGED_PATH {
+        path.to_owned()
+    } else {
+        format!("{}…", &path[..path.floor_char_boundary(LOGGED_PATH)])
     }
 }
 

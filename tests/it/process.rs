@@ -856,12 +856,12 @@ async fn nothing_secret_is_logged(backend: Backend, format: &str) {
 }
 
 #[tokio::test]
-async fn the_loudest_log_on_sqlite_holds_no_secret() {
+async fn attack_157_the_loudest_log_on_sqlite_holds_no_secret() {
     nothing_secret_is_logged(Backend::Sqlite, "pretty").await;
 }
 
 #[tokio::test]
-async fn the_loudest_log_on_postgres_holds_no_secret() {
+async fn attack_157_the_loudest_log_on_postgres_holds_no_secret() {
     nothing_secret_is_logged(Backend::Postgres, "json").await;
 }
 
