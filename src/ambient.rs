@@ -43,7 +43,8 @@ impl Rng for SystemRng {
         // A kernel that cannot give randomness leaves nothing safe to do; getrandom fails only on kernels
         // that lack the call altogether.
         if OsRng.try_fill_bytes(bytes).is_err() {
-            tracing::error!("the operating system gave no random bytes");
+            // Not through the log, which is written by a thread that would not come to it.
+            eprintln!("keyward: the operating system gave no random bytes");
             std::process::abort();
         }
     }

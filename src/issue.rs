@@ -16,6 +16,7 @@ use crate::protocol::scope::{self, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::StoreError;
+use crate::telemetry::traces;
 
 /// How long a row outlives the last token that leans on it: clocks of processes differ a little.
 pub const ROW_MARGIN: Span = Span::minutes(5);
@@ -124,6 +125,7 @@ fn sign_access_token(app: &App, client: &Client, issuance: &Issuance, now: Times
         authentication: grant.map(|grant| &grant.authentication),
     };
     let alg = app.metadata.access_token_alg(&issuance.resources, client.metadata.access_token_signed_response_alg);
+    let _step = traces::step("sign");
     app.keys.current().sign(alg, TYP_ACCESS_TOKEN, &claims.body(), now)
 }
 
@@ -155,5 +157,6 @@ fn sign_id_token(
         claims: &grant.claims,
     };
     let body: Map<String, Value> = claims.body(user);
+    let _step = traces::step("sign");
     app.keys.current().sign(alg, TYP_ID_TOKEN, &body, now)
 }

@@ -9,11 +9,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::account::signing_keys;
 use crate::app::App;
+use crate::telemetry::metrics;
 
 /// How often other processes' changes are looked for: a cached answer is never older than twice this.
 const POLL: Duration = Duration::from_millis(500);
 const PURGE: Duration = Duration::from_secs(30);
 const KEYS: Duration = Duration::from_secs(60);
+/// Bounds what histograms hold between two scrapes.
+const UPKEEP: Duration = Duration::from_secs(1);
 
 /// Starts all periodic work; it ends when `stop` turns true.
 pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
@@ -70,6 +73,11 @@ async fn maintain_keys(app: &App) {
     if let Err(error) = signing_keys::maintain(app).await {
         tracing::warn!(%error, "the signing keys could not be looked after; trying again later");
     }
+}
+
+/// Keeps metrics small; for a process that has any.
+pub fn start_upkeep(stop: &watch::Receiver<bool>) {
+    tokio::spawn(every(UPKEEP, stop.clone(), (), async |()| metrics::upkeep()));
 }
 
 async fn every<S>(period: Duration, mut stop: watch::Receiver<bool>, mut state: S, mut work: impl AsyncFnMut(&mut S)) {

@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use super::logging;
 use super::output::{self, Format};
-use super::serve::log_filter;
 use crate::account::declared::{check_client, check_passwords};
 use crate::app::metadata;
 use crate::config::{Sources, dump, load, reference, template};
@@ -32,7 +32,7 @@ pub fn run(command: &ConfigCommand, sources: &Sources, format: Format) -> anyhow
             }
             check_passwords(&loaded.config)?;
             Branding::new(&loaded.config)?;
-            log_filter(&loaded.config)?;
+            logging::filter(&loaded.config)?;
             for warning in &loaded.warnings {
                 eprintln!("keyward: warning: {warning}");
             }

@@ -4,6 +4,7 @@ mod client;
 mod config;
 mod dev;
 mod key;
+pub mod logging;
 mod migrate;
 mod output;
 mod serve;

@@ -83,6 +83,8 @@ fn read_all(sources: &Sources) -> Draft {
 struct Tree {
     issuer: Issuer,
     listen: Vec<Listen>,
+    #[serde(default)]
+    admin_listen: Vec<Listen>,
     data_dir: PathBuf,
     key_dir: Option<PathBuf>,
     master_key_file: Option<PathBuf>,
@@ -131,6 +133,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
     Ok(Config {
         issuer: tree.issuer,
         listen: tree.listen,
+        admin_listen: tree.admin_listen,
         data_dir: tree.data_dir,
         key_source,
         brand: tree.brand,

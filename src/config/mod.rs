@@ -194,6 +194,10 @@ mod tests {
                 "keyward.toml:2: `clients` is a list of tables; write each as `[[clients]]`",
             ),
             ("clients = [1]", "`clients` is a list of tables"),
+            (
+                "admin_listen = \"127.0.0.1:8080\"",
+                "keyward.toml:2: `admin_listen` is \"127.0.0.1:8080\", as in `listen`",
+            ),
             ("listen = ", "keyward.toml:2: is not TOML: "),
             ("[tokens]\n[tokens]", "keyward.toml:3: is not TOML: "),
             ("data_dir = \"a\"\ndata_dir = \"b\"", "keyward.toml:3: is not TOML: "),

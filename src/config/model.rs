@@ -24,6 +24,8 @@ pub struct Config {
     pub issuer: Issuer,
     /// At least one.
     pub listen: Vec<Listen>,
+    /// Health and metrics; may be empty.
+    pub admin_listen: Vec<Listen>,
     pub data_dir: PathBuf,
     pub key_source: KeySource,
     pub brand: Brand,

@@ -25,6 +25,7 @@ pub fn check(draft: &mut Draft) {
             inline(draft, entry);
         }
     }
+    listeners(draft);
     nameless_users(draft);
     resources(draft);
     sessions(draft);
@@ -71,6 +72,16 @@ fn inline(draft: &mut Draft, entry: &Entry) {
         if table.contains_key(key) {
             draft.warn_at(&join(&path, key), &format!("stands in the file; keep it in its own with `{key}_file`"));
         }
+    }
+}
+
+fn listeners(draft: &mut Draft) {
+    let addresses = |key| draft.values.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (public, admin) = (addresses("listen"), addresses("admin_listen"));
+    let free = |address: &Value| address.as_str().is_some_and(|text| text.ends_with(":0"));
+    if let Some(shared) = admin.iter().find(|address| public.contains(address) && !free(address)) {
+        let advice = "give health and metrics an address of their own";
+        draft.error_at("admin_listen", &format!("is {shared}, as in `listen`; {advice}"));
     }
 }
 

@@ -116,6 +116,13 @@ pub const SETTINGS: &[Setting] = &[
         .presence(Presence::Required),
     setting("listen", Kind::Listen, "Where the provider accepts connections. Port 0 takes a free port.")
         .default(r#""127.0.0.1:8080""#),
+    setting(
+        "admin_listen",
+        Kind::Listen,
+        "Where `/health/live`, `/health/ready` and `/metrics` answer, in plain HTTP and without authentication: for \
+         your monitoring alone. Nowhere when absent.",
+    )
+    .example(r#""127.0.0.1:9090""#),
     setting("data_dir", Kind::Path, "The directory for what Keyward writes.").default(r#""data""#),
     setting(
         "key_dir",

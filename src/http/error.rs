@@ -89,6 +89,10 @@ pub struct TokenError {
 }
 
 impl TokenError {
+    pub fn code(&self) -> ErrorCode {
+        self.error.code
+    }
+
     /// The same error as answer to a request with an `Authorization` header.
     pub fn challenged(self, challenge: bool) -> Self {
         Self { challenge, ..self }

@@ -1,6 +1,7 @@
 //! Every route in one table, and the layers around them. Handlers translate between HTTP and the rules; what is
 //! allowed is decided in `protocol`.
 
+pub mod admin;
 pub mod cors;
 pub mod demo;
 pub mod error;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use tracing::Instrument as _;
+
 use super::db::{Conn, Statements};
 use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
@@ -60,7 +62,7 @@ impl Store {
     {
         let (db, clients, standings) = (self.db.clone(), Arc::clone(&self.clients), Arc::clone(&self.standings));
         // A task of its own: whoever asked may go away, but not between the commit and the emptied caches.
-        let task = tokio::spawn(async move {
+        let work = async move {
             let outcome = db
                 .write(Statements::Several, move |conn| {
                     Box::pin(async move {
@@ -73,7 +75,7 @@ impl Store {
             clients.clear();
             standings.forget();
             outcome
-        });
-        task.await.map_err(|_| StoreError::WriterStopped)?
+        };
+        tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::WriterStopped)?
     }
 }

@@ -67,6 +67,14 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// The connections for reads; on PostgreSQL those for writes as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool {
+    pub in_use: usize,
+    pub idle: usize,
+    pub most: usize,
+}
+
 /// The store. Cheap to clone; all clones share one database.
 #[derive(Clone)]
 pub struct Store {
@@ -84,6 +92,16 @@ impl Store {
         let store = Self { db, clients: Arc::default(), freshness: Arc::default(), standings: Arc::default() };
         store.poll_changes().await?;
         Ok(store)
+    }
+
+    /// Whether the tables are as this release needs them; those of a newer release are as well.
+    pub async fn is_migrated(&self) -> Result<bool> {
+        let (found, needed) = self.db.migrated().await?;
+        Ok(found >= Some(needed))
+    }
+
+    pub fn pool(&self) -> Pool {
+        self.db.pool()
     }
 
     /// Ends all connections once the writes that were accepted are done.

@@ -10,6 +10,7 @@ mod key_life;
 mod keys;
 mod login;
 mod logout;
+mod observability;
 mod openidconnect_crate;
 mod process;
 mod store;

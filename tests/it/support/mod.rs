@@ -3,8 +3,10 @@
 #![allow(clippy::disallowed_types)] // Tests make their own randomness and read real JSON.
 
 mod browser;
+pub mod collector;
 mod database;
 pub mod process;
+pub mod prometheus;
 mod provider;
 
 pub use browser::{Browser, Page, form_fields, text_of};

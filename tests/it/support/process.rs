@@ -59,7 +59,7 @@ fn keyward(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KEYWARD_") {
+        if ["KEYWARD_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
