@@ -20,7 +20,8 @@ use crate::protocol::time::Timestamp;
 use crate::store::keys::StoredKey;
 use crate::store::{Store, StoreError};
 
-const MASTER_KEY_FILE: &str = "master.key";
+/// What the master key is called in its directory.
+pub const MASTER_KEY_FILE: &str = "master.key";
 const MASTER_KEY_SETTING: &str = "master_key";
 const SERVER_KEY_SETTING: &str = "server_key_1";
 

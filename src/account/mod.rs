@@ -2,4 +2,5 @@
 
 pub mod audit;
 pub mod declared;
+pub mod import;
 pub mod sign_in;
