@@ -30,7 +30,7 @@ pub struct HealthcheckArgs {
 struct Target {
     url: Url,
     socket: Option<PathBuf>,
-    /// Whom the request is addressed to, where the URL does not say.
+    /// Whom the request is addressed to, where the URL does not say: then it is our own listener that is asked.
     host: Option<String>,
 }
 
@@ -54,8 +54,8 @@ async fn ask(target: &Target) -> anyhow::Result<reqwest::StatusCode> {
         .no_proxy()
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
-        // We ask our own listener by its address, for which no certificate is made out, and tell it nothing.
-        .tls_danger_accept_invalid_certs(true);
+        // Our own listener is asked by its address, for which no certificate is made out, and is told nothing.
+        .tls_danger_accept_invalid_certs(target.host.is_some());
     if let Some(socket) = &target.socket {
         client = client.unix_socket(socket.clone());
     }
@@ -83,20 +83,18 @@ fn target(config: &Config) -> anyhow::Result<Target> {
     let listen = config.listen.first().context("`listen` is empty")?;
     let document = format!("{}{}", config.issuer.path(), path::OPENID_CONFIGURATION);
     let issuer = Url::parse(config.issuer.as_str())?;
-    let host = issuer.host_str().map(|host| match issuer.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    });
+    let host = issuer.host_str().unwrap_or("localhost");
+    let host = issuer.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     at(listen, "http", &document, host)
 }
 
 /// A path at one of our own listeners.
-fn at(listen: &Listen, scheme: &str, path: &str, host: Option<String>) -> anyhow::Result<Target> {
+fn at(listen: &Listen, scheme: &str, path: &str, host: String) -> anyhow::Result<Target> {
     let (authority, socket) = match listen {
         Listen::Unix(socket) => ("localhost".to_owned(), Some(socket.clone())),
         Listen::Tcp(address) => (reachable(address)?, None),
     };
-    Ok(Target { url: Url::parse(&format!("{scheme}://{authority}{path}"))?, socket, host })
+    Ok(Target { url: Url::parse(&format!("{scheme}://{authority}{path}"))?, socket, host: Some(host) })
 }
 
 /// The address at which a listener is reached from this machine: one that listens everywhere also does so on the
@@ -127,10 +125,10 @@ mod tests {
             (Listen::Tcp("localhost:8080".to_owned()), "http://localhost:8080/x"),
             (Listen::Unix("/run/k.sock".into()), "http://localhost/x"),
         ] {
-            let target = at(&listen, "http", "/x", None).expect("a target");
+            let target = at(&listen, "http", "/x", "id".to_owned()).expect("a target");
             assert_eq!(target.url.as_str(), expected);
             assert_eq!(target.socket.is_some(), matches!(listen, Listen::Unix(_)));
         }
-        assert!(at(&Listen::Tcp("127.0.0.1:0".to_owned()), "http", "/x", None).is_err());
+        assert!(at(&Listen::Tcp("127.0.0.1:0".to_owned()), "http", "/x", "id".to_owned()).is_err());
     }
 }

@@ -53,17 +53,13 @@ pub async fn run(args: ImportArgs, app: &App, format: Format) -> anyhow::Result<
         None => Importer::new(app),
         Some(scratch) => Importer::dry_run(app, scratch.store.clone()),
     };
-    let progress = match size {
-        Some(size) => Progress::bytes(size, "importing"),
-        None => Progress::spinner("importing"),
-    };
-    let mut report = Report::begin(format, args.dry_run, progress);
+    let mut report = Report::begin(format, args.dry_run, Progress::bytes(size, "importing"));
     let mut lines = Lines { input, number: 0, bytes: 0 };
     let outcome = read_all(&importer, &mut lines, &mut report).await;
     let (read, failed) = (lines.number, report.failed);
     report.end(read, outcome.as_ref().err());
     outcome.with_context(|| {
-        format!("the import broke off before line {} was done; what is done stays, so run it again", read.max(1))
+        format!("the import broke off at line {read} or shortly before; what is done stays, so run it again")
     })?;
     ensure!(failed == 0, "{failed} of {read} lines cannot be imported; put them right and import them again");
     Ok(())

@@ -23,10 +23,13 @@ impl Progress {
         Self::start(ProgressBar::hidden(), "{spinner} {msg} ({elapsed})", message.into())
     }
 
-    /// For work on so many bytes.
-    pub fn bytes(total: u64, message: impl Into<String>) -> Self {
-        let template = "{msg} {wide_bar} {bytes}/{total_bytes} ({eta} left)";
-        Self::start(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()), template, message.into())
+    /// For work on bytes, of which there are so many where that is known.
+    pub fn bytes(total: Option<u64>, message: impl Into<String>) -> Self {
+        let template = match total {
+            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes} ({eta} left)",
+            None => "{spinner} {msg} {bytes} ({elapsed})",
+        };
+        Self::start(ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()), template, message.into())
     }
 
     fn start(bar: ProgressBar, template: &str, message: String) -> Self {

@@ -107,7 +107,7 @@ fn not_an_object(error: &serde_json::Error) -> ImportError {
         serde_json::error::Category::Data if !error.to_string().contains("stands there twice") => {
             ImportError::NotJson("it is something else".to_owned())
         }
-        _ => ImportError::NotJson(error.to_string().replace(" at line 1", "")),
+        _ => ImportError::NotJson(error.to_string().replace("line 1 column", "column")),
     }
 }
 
@@ -219,7 +219,9 @@ mod tests {
         assert_eq!(record.id, Some(UserId::new("00u1-7")));
         assert_eq!((record.username.as_deref(), record.email.as_deref()), (Some("alice"), Some("alice@example.com")));
         assert!(record.email_verified && record.disabled);
-        assert_eq!(record.claims.keys().collect::<Vec<_>>(), ["name", "phone_number_verified", "address"]);
+        let mut claims: Vec<&String> = record.claims.keys().collect();
+        claims.sort();
+        assert_eq!(claims, ["address", "name", "phone_number_verified"]);
         assert!(matches!(record.password, Password::Hash(_)));
         assert!(matches!(parse(r#"{"username":"a"}"#).expect("a record").password, Password::None));
     }
@@ -231,6 +233,25 @@ mod tests {
             let record = parse(&format!(r#"{{"username":"a","password_hash":{written}}}"#)).expect("a record");
             let Password::Hash(hash) = record.password else { panic!("no hash: {written}") };
             assert!(password::verify("correct horse", hash.expose()), "{written}");
+        }
+    }
+
+    /// Whoever copies from the manual gets what it promises.
+    #[test]
+    fn the_manuals_examples_can_be_imported() {
+        let manual = include_str!("../../../docs/import.md");
+        let lines: Vec<&str> = manual.lines().filter(|line| line.starts_with("{\"")).collect();
+        assert!(lines.len() >= 2);
+        for line in lines {
+            assert!(matches!(parse(line).expect(line).password, Password::Hash(_)), "{line}");
+        }
+        let table = manual.split("## Hashes").nth(1).unwrap_or_default();
+        let rows =
+            table.lines().filter_map(|line| line.split(" | `").nth(1)).filter_map(|cell| cell.strip_suffix("` |"));
+        let hashes: Vec<&str> = rows.filter(|cell| !cell.contains('…')).collect();
+        assert!(hashes.len() >= 8, "{hashes:?}");
+        for hash in hashes {
+            assert_eq!(password::check(hash), Ok(()), "{hash}");
         }
     }
 
