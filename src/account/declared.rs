@@ -27,6 +27,8 @@ pub enum AccountError {
     Name(#[from] InvalidName),
     #[error("a user needs a username or an email")]
     Nameless,
+    #[error("the id `{0}` is taken; ids are never given twice")]
+    IdTaken(UserId),
     #[error("the username `{0}` is taken")]
     UsernameTaken(String),
     #[error("the email `{0}` is taken")]
@@ -89,9 +91,11 @@ pub async fn create_user(
         email_verified: profile.email_verified,
         claims: profile.claims,
         password_hash,
+        disabled_at: None,
     };
     match app.store.create_user(user, app.now()).await? {
         Created::Yes => Ok(id),
+        Created::IdTaken => Err(AccountError::IdTaken(id)),
         Created::UsernameTaken => Err(AccountError::UsernameTaken(username.unwrap_or_default())),
         Created::EmailTaken => Err(AccountError::EmailTaken(email.unwrap_or_default())),
     }
@@ -105,7 +109,8 @@ pub async fn hash_new_password(app: &App, password: Secret<String>) -> Result<Se
     hashed.map_err(|error| AccountError::Hash(error.to_string()))
 }
 
-fn check_password(config: &Config, password: &Secret<String>) -> Result<(), AccountError> {
+/// Whether the policy allows this password.
+pub fn check_password(config: &Config, password: &Secret<String>) -> Result<(), AccountError> {
     let min = config.passwords.min_length;
     if password.expose().chars().count() < min as usize {
         return Err(AccountError::PasswordTooShort(min));

@@ -2,5 +2,6 @@
 
 pub mod audit;
 pub mod declared;
+pub mod import;
 pub mod sign_in;
 pub mod signing_keys;

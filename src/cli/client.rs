@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, Format};
+use super::progress::during;
 use crate::account::declared::{check_client, new_client_secret};
 use crate::account::signing_keys;
 use crate::ambient::random_bytes;
@@ -212,7 +213,7 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
         ClientCommand::Delete { client_id, yes } => {
             let record = by_hand(app, find(app, &client_id).await?)?;
             super::confirm(&format!("Delete client {client_id} with all its grants and consents?"), yes)?;
-            app.store.delete_client(record.client.id).await?;
+            during("deleting", app.store.delete_client(record.client.id)).await?;
             output::object(format, &json!({ "deleted": client_id, "note": "the id stays taken" }));
             Ok(())
         }

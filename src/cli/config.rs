@@ -36,11 +36,21 @@ pub fn run(command: &ConfigCommand, sources: &Sources, format: Format) -> anyhow
             for warning in &loaded.warnings {
                 eprintln!("keyward: warning: {warning}");
             }
-            output::object(format, &json!({ "valid": true, "warnings": loaded.warnings }));
+            match format {
+                // The warnings stand on standard error already.
+                Format::Table => output::object(format, &json!({ "valid": true, "warnings": loaded.warnings.len() })),
+                Format::Json => output::object(format, &json!({ "valid": true, "warnings": loaded.warnings })),
+            }
         }
-        ConfigCommand::Dump => output::line(dump(sources)?.trim_end()),
-        ConfigCommand::Generate => output::line(template().trim_end()),
-        ConfigCommand::Reference => output::line(reference().trim_end()),
+        ConfigCommand::Dump => {
+            let merged = dump(sources)?;
+            match format {
+                Format::Table => output::line(merged.trim_end()),
+                Format::Json => output::object(format, &serde_json::to_value(toml::from_str::<toml::Table>(&merged)?)?),
+            }
+        }
+        ConfigCommand::Generate => output::text(format, "template", &template()),
+        ConfigCommand::Reference => output::text(format, "reference", &reference()),
     }
     Ok(())
 }

@@ -67,6 +67,13 @@ pub fn dump(sources: &Sources) -> Result<String, ConfigErrors> {
         .map_err(|error| ConfigErrors(vec![ConfigError { origin: Origin::Nowhere, message: error.to_string() }]))
 }
 
+/// The files that the effective settings name, by setting. None of them is opened.
+pub fn named_files(sources: &Sources) -> Result<Vec<(String, PathBuf)>, ConfigErrors> {
+    let mut draft = read_all(sources);
+    draft.finish()?;
+    Ok(draft.named_files())
+}
+
 fn read_all(sources: &Sources) -> Draft {
     let mut draft = Draft::of(sources.files.first());
     for file in &sources.files {

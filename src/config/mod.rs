@@ -16,10 +16,11 @@ mod rules;
 mod settings;
 mod suggest;
 
+pub use database::sqlite_url;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use issuer::Issuer;
 pub use listen::Listen;
-pub use load::{Loaded, Sources, dump, load};
+pub use load::{Loaded, Sources, dump, load, named_files};
 pub use model::{
     Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords, RateLimit,
     RateLimits, Sessions, SigningKeys,

@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use crate::crypto::password::{MAX_ITERATIONS, MAX_MEMORY_KIB};
 use crate::protocol::client::{
     AuthMethod, ClientMetadata, GrantType, IdTokenClaims, IntrospectionRight, RefreshTokenRotation, SigningAlg,
 };
@@ -179,8 +180,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("sessions.absolute", LIFETIME, "A session ends so long after its sign-in, used or not.")
         .default(r#""30d""#),
     setting("passwords.min_length", Kind::Integer(1, 1024), "The fewest characters of a new password.").default("8"),
-    setting("passwords.memory_kib", Kind::Integer(1024, 4_194_304), "Memory of one hash, in KiB.").default("19456"),
-    setting("passwords.iterations", Kind::Integer(1, 100), "Passes of one hash over its memory.").default("2"),
+    setting("passwords.memory_kib", Kind::Integer(1024, MAX_MEMORY_KIB as i64), "Memory of one hash, in KiB.")
+        .default("19456"),
+    setting("passwords.iterations", Kind::Integer(1, MAX_ITERATIONS as i64), "Passes of one hash over its memory.")
+        .default("2"),
     setting(
         "signing_keys.rotate_every",
         Kind::Duration(Span::ZERO, Span::days(3650)),

@@ -13,7 +13,8 @@ use crate::config::KeySource;
 use crate::crypto::digest::{base64url, from_base64url, hmac_sha256, sha256};
 use crate::crypto::seal::SealKey;
 
-const FILE: &str = "master.key";
+/// What the master key is called in its directory.
+pub const FILE: &str = "master.key";
 
 /// A master key, and where it was read.
 pub(super) struct Master {

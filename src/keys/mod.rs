@@ -24,6 +24,7 @@ use crate::store::keys::{MASTER_KEY, SERVER_KEY};
 use crate::store::{Store, StoreError};
 
 pub use change::{Prepared, Rekeyed, Retirement};
+pub use master::FILE as MASTER_KEY_FILE;
 use master::Master;
 pub use set::{KeySet, Signing};
 

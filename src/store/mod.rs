@@ -2,6 +2,7 @@
 //! one statement or one transaction, and the same SQL text serves SQLite and PostgreSQL. `db.rs` alone knows the
 //! drivers. Nothing here decides a rule of the protocol.
 
+pub mod backup;
 pub mod changes;
 pub mod clients;
 pub mod consents;

@@ -5,7 +5,9 @@ mod support;
 
 mod architecture;
 mod authorize;
+mod cli;
 mod conformance;
+mod import;
 mod key_life;
 mod keys;
 mod login;

@@ -22,6 +22,9 @@ use crate::protocol::time::Timestamp;
 use crate::telemetry::metrics;
 use readiness::Readiness;
 
+/// Whether requests should come here.
+pub const READY: &str = "/health/ready";
+
 /// The text format that Prometheus reads.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -47,7 +50,7 @@ pub fn router(app: &Arc<App>, stopping: watch::Receiver<bool>) -> Routes {
     let admin = Admin { app: Arc::clone(app), readiness: Readiness::new(app, stopping) };
     Router::new()
         .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
+        .route(READY, get(ready))
         .route("/metrics", get(show_metrics))
         .with_state(Arc::new(admin))
 }

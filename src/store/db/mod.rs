@@ -202,6 +202,20 @@ fn migrations() -> Migrator {
     migrations
 }
 
+/// The file of an SQLite database; `None` for PostgreSQL.
+pub(super) fn sqlite_file(url: &str) -> Result<Option<PathBuf>> {
+    url.strip_prefix("sqlite://").map(sqlite_path).transpose()
+}
+
+/// A connection to an SQLite database that is there, for reading it whole: it makes nothing, and configures nothing
+/// that would stay.
+pub(super) async fn connect_to_copy(url: &str) -> Result<Conn> {
+    sqlx::any::install_default_drivers();
+    let mut conn = quiet(AnyConnectOptions::from_str(&format!("{url}?mode=rw"))?).connect().await?;
+    sqlx::query("PRAGMA busy_timeout = 5000").execute(&mut conn).await?;
+    Ok(conn)
+}
+
 /// Statement logs would carry bound values of every request; slow ones say enough by their SQL text.
 fn quiet(options: AnyConnectOptions) -> AnyConnectOptions {
     options.disable_statement_logging()
