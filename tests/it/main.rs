@@ -6,6 +6,7 @@ mod support;
 mod architecture;
 mod authorize;
 mod conformance;
+mod deploy;
 mod key_life;
 mod keys;
 mod login;
