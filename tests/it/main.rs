@@ -8,6 +8,7 @@ mod authorize;
 mod cli;
 mod conformance;
 mod import;
+mod deploy;
 mod key_life;
 mod keys;
 mod login;
