@@ -17,7 +17,7 @@ use crate::ambient::{Rng, SystemRng, random_token};
 use crate::config::{Listen, Sources};
 use crate::crypto::secret::Secret;
 use crate::http::demo::{self, DemoConfig};
-use crate::http::serve::Bound;
+use crate::http::serve::{Bound, Front};
 use crate::http::{Web, router};
 
 #[derive(Args)]
@@ -76,9 +76,10 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
     // Its own inline secrets are no news to anybody.
     let config = crate::config::load(sources)?.config;
     start_logging(&config)?;
+    let front = Front::of(&config)?;
     let mut bound = Vec::new();
     for listen in &config.listen {
-        bound.push(Bound::bind(listen).await?);
+        bound.push(Bound::bind(listen).await?.behind(&front));
     }
     let demo_listener = Bound::bind(&Listen::Tcp(format!("127.0.0.1:{}", args.demo_port))).await?;
     let app = Arc::new(super::open_config(config).await?);

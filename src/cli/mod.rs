@@ -6,6 +6,7 @@ mod dev;
 mod migrate;
 mod output;
 mod serve;
+mod systemd;
 mod user;
 
 use std::path::PathBuf;

@@ -10,10 +10,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
+use super::systemd;
 use crate::account::declared;
 use crate::app::App;
 use crate::config::{Config, LogFormat};
-use crate::http::serve::Bound;
+use crate::http::serve::{Bound, Front};
 use crate::http::{Routes, Web, router};
 use crate::jobs;
 
@@ -22,11 +23,15 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let signals = Signals::install()?;
+    // It has the certificate read again, where there is one (`http/serve/tls.rs`), and otherwise does nothing. A
+    // terminal that is closed does not end a provider.
+    let _hangup = signal(SignalKind::hangup())?;
     start_logging(&config)?;
+    let front = Front::of(&config)?;
     let app = Arc::new(super::open_config(config).await?);
     let mut listeners = Vec::new();
     for listen in &app.config.listen {
-        listeners.push(Bound::bind(listen).await?);
+        listeners.push(Bound::bind(listen).await?.behind(&front));
     }
     let web = Web::new(Arc::clone(&app), false)?;
     let routes = router(&web);
@@ -54,7 +59,7 @@ impl Signals {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then lets requests in flight finish.
+/// Serves until SIGTERM or SIGINT, then lets requests in flight finish, unless a second signal comes.
 pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Routes)>, mut signals: Signals) -> anyhow::Result<()> {
     declared::sync(app).await?;
     tracing::info!(issuer = %app.metadata.issuer, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -62,33 +67,38 @@ pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Routes)>, mut si
     jobs::start(app, &stopped);
     let mut tasks = JoinSet::new();
     for (bound, routes) in services {
-        if let Some(address) = bound.address() {
-            tracing::info!(%address, "listening");
-        }
+        tracing::info!(address = %bound, "listening");
         tasks.spawn(bound.serve(routes, stopped.clone()));
     }
+    systemd::ready();
     let mut failed = None;
     tokio::select! {
         () = signals.received() => {}
         Some(ended) = tasks.join_next() => failed = Some(ended),
     }
     tracing::info!("stopping");
+    systemd::stopping();
     let _ = stop.send(true);
-    let drained = tokio::time::timeout(DRAIN, async {
-        while let Some(ended) = tasks.join_next().await {
-            ended.context("a listener")??;
-        }
-        anyhow::Ok(())
-    });
-    match drained.await {
-        Ok(ended) => ended?,
-        Err(_) => tracing::warn!("some connections did not end in time"),
+    tokio::select! {
+        drained = tokio::time::timeout(DRAIN, drain(&mut tasks)) => match drained {
+            Ok(ended) => ended?,
+            Err(_) => tracing::warn!("some connections did not end in time"),
+        },
+        () = signals.received() => tracing::warn!("told to end once more: requests in flight are cut"),
     }
+    tasks.shutdown().await;
     app.store.close().await;
     match failed {
         None => Ok(()),
         Some(ended) => Ok(ended.context("a listener")??),
     }
+}
+
+async fn drain(tasks: &mut JoinSet<std::io::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a listener")??;
+    }
+    Ok(())
 }
 
 /// What is logged, by the directives of `tracing-subscriber`.

@@ -11,5 +11,6 @@ mod login;
 mod logout;
 mod openidconnect_crate;
 mod process;
+mod serving;
 mod store;
 mod token;
