@@ -94,7 +94,7 @@ struct Start {
 
 async fn serve(start: Start, signals: Signals) -> anyhow::Result<()> {
     let Start { config, credentials, config_file, demo_url, demo_port } = start;
-    let bound = bind(&config.listen).await?;
+    let bound = bind(&config).await?;
     let admin = bind_admin(&config).await?;
     let demo_listener = Bound::bind(&Listen::Tcp(format!("127.0.0.1:{demo_port}"))).await?;
     let app = Arc::new(super::open_config(config).await?);

@@ -89,7 +89,9 @@ fn target(config: &Config) -> anyhow::Result<Target> {
     let issuer = Url::parse(config.issuer.as_str())?;
     let host = issuer.host_str().unwrap_or("localhost");
     let host = issuer.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    at(listen, "http", &document, host)
+    // Whoever reaches a unix socket is on this machine: there is no TLS.
+    let encrypted = config.tls.is_some() && matches!(listen, Listen::Tcp(_));
+    at(listen, if encrypted { "https" } else { "http" }, &document, host)
 }
 
 /// A path at one of our own listeners.

@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod serve;
 mod session;
+mod systemd;
 mod user;
 
 use std::path::PathBuf;

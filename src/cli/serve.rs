@@ -8,12 +8,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::logging;
+use super::{logging, systemd};
 use crate::account::declared;
 use crate::ambient::{Clock as _, SystemClock};
 use crate::app::App;
 use crate::config::{Config, Listen};
-use crate::http::serve::Bound;
+use crate::http::serve::{Bound, Front};
 use crate::http::{Routes, Web, admin, router};
 use crate::jobs;
 
@@ -22,6 +22,9 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let signals = Signals::install()?;
+    // It has the certificate read again, where there is one (`http/serve/tls.rs`), and otherwise does nothing. A
+    // terminal that is closed does not end a provider.
+    let _hangup = signal(SignalKind::hangup())?;
     let logging = logging::start(&config)?;
     let outcome = serve(config, signals).await;
     logging.finish().await;
@@ -31,14 +34,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: Config, signals: Signals) -> anyhow::Result<()> {
     let admin = bind_admin(&config).await?;
     let app = Arc::new(super::open_config(config).await?);
-    let listeners = bind(&app.config.listen).await?;
+    let listeners = bind(&app.config).await?;
     let web = Web::new(Arc::clone(&app), false)?;
     let routes = router(&web);
     let services = listeners.into_iter().map(|bound| (bound, routes.clone())).collect();
     run_services(&app, services, admin, signals).await
 }
 
-pub async fn bind(addresses: &[Listen]) -> anyhow::Result<Vec<Bound>> {
+/// Binds the listeners for people and apps, behind the limits and the certificate that they share.
+pub async fn bind(config: &Config) -> anyhow::Result<Vec<Bound>> {
+    let front = Front::of(config)?;
+    Ok(bind_all(&config.listen).await?.into_iter().map(|bound| bound.behind(&front)).collect())
+}
+
+async fn bind_all(addresses: &[Listen]) -> anyhow::Result<Vec<Bound>> {
     let mut listeners = Vec::new();
     for address in addresses {
         listeners.push(Bound::bind(address).await?);
@@ -48,7 +57,7 @@ pub async fn bind(addresses: &[Listen]) -> anyhow::Result<Vec<Bound>> {
 
 /// Binds the admin listener where there is one, and starts to count for it.
 pub async fn bind_admin(config: &Config) -> anyhow::Result<Vec<Bound>> {
-    let admin = bind(&config.admin_listen).await.context("admin_listen")?;
+    let admin = bind_all(&config.admin_listen).await.context("admin_listen")?;
     if !admin.is_empty() {
         admin::install_metrics(config, SystemClock.now())?;
     }
@@ -75,8 +84,8 @@ impl Signals {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then lets requests in flight finish. The admin listener goes on until they have,
-/// and says meanwhile that no more should be sent.
+/// Serves until SIGTERM or SIGINT, then lets requests in flight finish, unless a second signal comes. The admin
+/// listener goes on until they have, and says meanwhile that no more should be sent.
 pub async fn run_services(
     app: &Arc<App>,
     services: Vec<(Bound, Routes)>,
@@ -99,31 +108,36 @@ pub async fn run_services(
     }
     let mut tasks = JoinSet::new();
     for (bound, routes) in services {
-        if let Some(address) = bound.address() {
-            tracing::info!(%address, "listening");
-        }
+        tracing::info!(address = %bound, "listening");
         tasks.spawn(bound.serve(routes, stopped.clone()));
     }
+    systemd::ready();
     let mut failed = None;
     tokio::select! {
         () = signals.received() => {}
         Some(ended) = tasks.join_next() => failed = Some(ended),
     }
     tracing::info!("stopping");
+    systemd::stopping();
     let _ = stop.send(true);
-    let drained = tokio::time::timeout(DRAIN, async {
-        while let Some(ended) = tasks.join_next().await {
-            ended.context("a listener")??;
-        }
-        anyhow::Ok(())
-    });
-    match drained.await {
-        Ok(ended) => ended?,
-        Err(_) => tracing::warn!("some connections did not end in time"),
+    tokio::select! {
+        drained = tokio::time::timeout(DRAIN, drain(&mut tasks)) => match drained {
+            Ok(ended) => ended?,
+            Err(_) => tracing::warn!("some connections did not end in time"),
+        },
+        () = signals.received() => tracing::warn!("told to end once more: requests in flight are cut"),
     }
+    tasks.shutdown().await;
     app.store.close().await;
     match failed {
         None => Ok(()),
         Some(ended) => Ok(ended.context("a listener")??),
     }
+}
+
+async fn drain(tasks: &mut JoinSet<std::io::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a listener")??;
+    }
+    Ok(())
 }

@@ -16,8 +16,8 @@ use super::issuer::Issuer;
 use super::kind;
 use super::listen::Listen;
 use super::model::{
-    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits, Sessions,
-    SigningKeys,
+    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
+    Sessions, SigningKeys, TlsFiles,
 };
 use super::{read, rules};
 
@@ -97,7 +97,10 @@ struct Tree {
     master_key_file: Option<PathBuf>,
     brand: Brand,
     database: Database,
+    #[serde(default)]
+    tls: Tls,
     proxy: Proxy,
+    limits: ConnectionLimits,
     tokens: TokenDefaults,
     sessions: Sessions,
     passwords: Passwords,
@@ -118,6 +121,14 @@ struct Tree {
 #[serde(deny_unknown_fields)]
 struct Database {
     url: DatabaseUrl,
+}
+
+/// Both or neither, says `rules.rs`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -145,7 +156,9 @@ fn build(values: Table) -> Result<Config, BuildError> {
         key_source,
         brand: tree.brand,
         database_url: tree.database.url,
+        tls: tree.tls.cert_file.zip(tree.tls.key_file).map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
         trusted_proxies: trusted.collect::<Result<Vec<IpNet>, String>>()?,
+        limits: tree.limits,
         tokens: tree.tokens,
         sessions: tree.sessions,
         passwords: tree.passwords,

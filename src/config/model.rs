@@ -30,7 +30,10 @@ pub struct Config {
     pub key_source: KeySource,
     pub brand: Brand,
     pub database_url: DatabaseUrl,
+    /// TLS of our own on the TCP addresses.
+    pub tls: Option<TlsFiles>,
     pub trusted_proxies: Vec<IpNet>,
+    pub limits: ConnectionLimits,
     pub tokens: TokenDefaults,
     pub sessions: Sessions,
     pub passwords: Passwords,
@@ -75,6 +78,22 @@ pub enum KeySource {
     Dir(PathBuf),
     /// A file that somebody else provides; never written.
     File(PathBuf),
+}
+
+/// A certificate with its chain, and the private key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionLimits {
+    /// On all addresses together.
+    pub connections: u32,
+    /// From one network, unless it is a trusted proxy.
+    pub connections_per_peer: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

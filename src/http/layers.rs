@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -17,9 +18,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tracing::Instrument as _;
 
 use super::Shared;
-use super::error::Fault;
+use super::error::{Fault, body_refused};
 use super::extract::peer::{self, ClientAddress};
 use super::pages::{self, error::PageError};
+use super::serve::{BodyFate, BodyProblem};
 use crate::ambient::{Stopwatch, random_token};
 use crate::telemetry::{metrics, traces};
 
@@ -69,7 +71,8 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
         span.record("trace_id", tracing::field::display(trace_id));
     }
 
-    let running = AssertUnwindSafe(tokio::time::timeout(TIMEOUT, next.run(request))).catch_unwind();
+    let fate = BodyFate::of(&mut request);
+    let running = AssertUnwindSafe(tokio::time::timeout(TIMEOUT, run(request, next, &fate))).catch_unwind();
     let running = running.instrument(span.clone());
     let outcome = match &trace {
         Some(trace) => trace.around(running).await,
@@ -81,6 +84,10 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
         Ok(Err(_)) => failed(Fault::transient("the request took too long"), for_people),
         Err(_) => failed(Fault::new("a handler panicked"), for_people),
     };
+    if let Some(problem) = fate.problem() {
+        // Whatever the handler made of a body that broke off, this is why.
+        response = refused(problem, for_people);
+    }
     let mut detail = None;
     if let Some(page) = response.extensions_mut().remove::<PageError>() {
         detail = page.detail().map(str::to_owned);
@@ -164,6 +171,19 @@ fn given_id(request: &Request) -> Option<String> {
 fn trace_parent(request: &Request) -> Option<traces::Parent<'_>> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     Some(traces::Parent { traceparent: header("traceparent")?, tracestate: header("tracestate") })
+}
+
+/// A body that is announced as too large is refused before anybody waits for it.
+async fn run(request: Request, next: Next, fate: &BodyFate) -> Response {
+    if request.body().size_hint().lower() > BODY_LIMIT as u64 {
+        fate.set_too_large();
+        return Response::default();
+    }
+    next.run(request).await
+}
+
+fn refused(problem: BodyProblem, for_people: bool) -> Response {
+    if for_people { PageError::from(problem).into_response() } else { body_refused(problem) }
 }
 
 fn failed(fault: Fault, for_people: bool) -> Response {
