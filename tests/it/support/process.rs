@@ -54,9 +54,11 @@ pub async fn wait_for<T>(what: &str, mut asked: impl AsyncFnMut() -> Option<T>) 
     }
 }
 
-/// The program in `dir`, without settings from the environment of the tests.
-fn keyward(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keyward");
+
+/// A command in `dir`, without settings from the environment of the tests.
+fn in_dir(dir: &Path, program: &str) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
         if ["KEYWARD_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
@@ -248,8 +250,15 @@ name = "Alice Archer"
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = keyward(self.dir.path());
+        let mut command = in_dir(self.dir.path(), PROGRAM);
         command.args(args);
+        command
+    }
+
+    /// The same as a process that may open so many files; a word of the shell.
+    pub fn command_with_files(&self, files: &str, args: &[&str]) -> Command {
+        let mut command = in_dir(self.dir.path(), "sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), PROGRAM]).args(args);
         command
     }
 
