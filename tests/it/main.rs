@@ -6,6 +6,7 @@ mod support;
 mod architecture;
 mod authorize;
 mod conformance;
+mod durability;
 mod keys;
 mod login;
 mod logout;

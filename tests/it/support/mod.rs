@@ -3,9 +3,14 @@
 #![allow(clippy::disallowed_types)] // Tests make their own randomness and read real JSON.
 
 mod browser;
+pub mod crowd;
 mod database;
+pub mod disk;
+pub mod postgres;
 pub mod process;
 mod provider;
+pub mod trace;
+pub mod wire;
 
 pub use browser::{Browser, Page, form_fields, text_of};
 pub use database::Backend;

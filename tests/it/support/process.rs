@@ -50,7 +50,7 @@ pub async fn wait_for<T>(what: &str, mut asked: impl AsyncFnMut() -> Option<T>) 
             return answer;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -159,6 +159,12 @@ impl Running {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.id())).status();
         assert!(sent.expect("a shell").success());
+    }
+
+    /// Ends it this very moment, as `kill -9` does, and waits until it has.
+    pub async fn kill(mut self) -> Ran {
+        self.child.kill().expect("killed");
+        self.wait().await
     }
 
     /// Asks it to end and waits until it has.
@@ -378,7 +384,8 @@ name = "Alice Archer"
     }
 }
 
-fn client() -> reqwest::Client {
+/// Follows no redirects, and asks nobody but whom it is told to ask.
+pub fn client() -> reqwest::Client {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     builder.timeout(PATIENCE).build().expect("a client")
 }
