@@ -29,8 +29,8 @@ use db::Db;
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is full or read-only, or broke off. Nothing was acknowledged; where the
-    /// connection was lost during the commit, the change may have been made all the same.
+    /// The database cannot be reached, is full or read-only, or broke off. Nothing was acknowledged; where it broke
+    /// off during the commit, the change may have been made all the same.
     #[error("the database is unavailable: {0}")]
     Unavailable(sqlx::Error),
     /// The same, for a write that shared its transaction with the one that failed.

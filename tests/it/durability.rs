@@ -101,7 +101,7 @@ mod kill {
         /// Every other one is killed as well; one that ended well has made its client.
         async fn end(&mut self, round: usize) {
             let Some((id, running)) = self.running.take() else { return };
-            if round % 20 == 0 {
+            if round.is_multiple_of(20) {
                 running.kill().await;
             } else {
                 running.wait().await.ok();
@@ -119,7 +119,7 @@ mod kill {
         let mut makers = Makers::default();
         for round in 0..ROUNDS {
             println!("round {round}");
-            if round % 10 == 0 {
+            if round.is_multiple_of(10) {
                 makers.begin(&site, round);
             }
             let (answers, pause) = (dice.between(20, 120), dice.between(0, 10_000));

@@ -96,7 +96,7 @@ impl Redeemer {
             let Some(page) = shift.told(page) else { return };
             let code = code_of(&page);
             self.issued += 1;
-            if self.issued % 4 == 0 {
+            if self.issued.is_multiple_of(4) {
                 self.loose.push(code);
                 continue;
             }
@@ -284,7 +284,7 @@ impl Revoker {
             let Some(page) = shift.told(page) else { return };
             let Some(page) = shift.told(shift.wire.redeem("web", &code_of(&page)).await) else { return };
             self.done += 1;
-            let revoked = Revoked { tokens: Tokens::of(&page), whole: self.done % 2 == 0 };
+            let revoked = Revoked { tokens: Tokens::of(&page), whole: self.done.is_multiple_of(2) };
             let revoked = self.asked.insert(revoked);
             let Some(page) = shift.told(shift.wire.revoke("web", revoked.token()).await) else { return };
             assert_eq!(page.status, 200, "{}", page.body);
@@ -338,7 +338,7 @@ impl Visitor {
             let person = self.stranger.welcomed(&page);
             self.visits += 1;
             self.count.told += 1;
-            if self.visits % 2 == 0 {
+            if self.visits.is_multiple_of(2) {
                 self.inside.push(person);
                 continue;
             }

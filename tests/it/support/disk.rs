@@ -6,11 +6,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::process::{Running, wait_for};
+use super::process::{Running, run_by, wait_for};
 
-/// Whether we may mount without becoming somebody else first.
+/// Who is root needs no namespace of users to mount, and PostgreSQL refuses to run as.
 pub(super) fn is_root() -> bool {
-    fs::metadata("/proc/self").expect("our process").uid() == 0
+    ids().0 == 0
+}
+
+fn ids() -> (u32, u32) {
+    let process = fs::metadata("/proc/self").expect("our process");
+    (process.uid(), process.gid())
 }
 
 /// A file system in memory over a directory, seen only by the processes that run in it: a mount namespace that a
@@ -44,24 +49,27 @@ impl SmallDisk {
         Self { keeper, at: at.to_owned() }
     }
 
+    fn enter(&self) -> Command {
+        let mut enter = Command::new("nsenter");
+        enter.args(["--target", &self.keeper.id().to_string(), "--mount"]);
+        if !is_root() {
+            enter.args(["--user", "--preserve-credentials"]);
+        }
+        enter
+    }
+
     /// The same command, on this disk.
     pub fn inside(&self, command: &Command) -> Command {
-        let mut inside = Command::new("nsenter");
-        inside.args(["--target", &self.keeper.id().to_string(), "--mount"]);
-        if !is_root() {
-            inside.args(["--user", "--preserve-credentials"]);
-        }
+        let mut inside = self.enter();
         // Entering leads to the root directory.
         let home = command.get_current_dir().map_or_else(|| PathBuf::from("/"), Path::to_owned);
         inside.args(["sh", "-c", "cd \"$1\" && shift && exec \"$@\"", "sh"]).arg(home);
-        inside.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => inside.env(name, value),
-                None => inside.env_remove(name),
-            };
+        if !is_root() {
+            // Whoever mounted is root in there; the command is to be who we are.
+            let (user, group) = ids();
+            inside.args(["unshare", "--user", &format!("--map-user={user}"), &format!("--map-group={group}")]);
         }
-        inside
+        run_by(inside, command)
     }
 
     /// A file on this disk as it is seen from here.
@@ -92,9 +100,7 @@ impl SmallDisk {
     }
 
     fn run(&self, script: &str) {
-        let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(&self.at);
-        let ran = self.inside(&command).output().expect("a shell");
+        let ran = self.enter().args(["sh", "-c", script, "sh"]).arg(&self.at).output().expect("a shell");
         assert!(ran.status.success(), "{script}: {ran:?}");
     }
 }

@@ -66,6 +66,21 @@ fn keyward(dir: &Path) -> Command {
     command
 }
 
+/// `command` as what another one runs, with its arguments and its environment.
+pub fn run_by(mut other: Command, command: &Command) -> Command {
+    other.arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        other.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
+}
+
 /// A process that does not outlive the test.
 pub struct Running {
     child: Child,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::process::{Running, wait_for};
+use super::process::{Running, run_by, wait_for};
 
 pub const NEEDS_PTRACE: &str =
     "this test watches a process with strace, for which ptrace must be allowed (in a container: --cap-add SYS_PTRACE)";
@@ -15,17 +15,8 @@ const BYTES: &str = "4200";
 pub fn traced(command: &Command, into: &Path) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-D", "-f", "-yy", "-s", BYTES, "-e", "trace=write,pwrite64,writev,sendto,sendmsg,fsync,fdatasync"]);
-    traced.arg("-o").arg(into).arg(command.get_program()).args(command.get_args());
-    if let Some(dir) = command.get_current_dir() {
-        traced.current_dir(dir);
-    }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    traced
+    traced.arg("-o").arg(into);
+    run_by(traced, command)
 }
 
 /// One call, from the line where it began to the line where it was done.
