@@ -8,6 +8,7 @@ mod authorize;
 mod cli;
 mod conformance;
 mod deploy;
+mod durability;
 mod import;
 mod key_life;
 mod keys;

@@ -4,10 +4,15 @@
 
 mod browser;
 pub mod collector;
+pub mod crowd;
 mod database;
+pub mod disk;
+pub mod postgres;
 pub mod process;
 pub mod prometheus;
 mod provider;
+pub mod trace;
+pub mod wire;
 
 pub use browser::{Browser, Page, form_fields, text_of};
 pub use database::Backend;

@@ -50,7 +50,7 @@ pub async fn wait_for<T>(what: &str, mut asked: impl AsyncFnMut() -> Option<T>) 
             return answer;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -66,6 +66,21 @@ fn in_dir(dir: &Path, program: &str) -> Command {
         }
     }
     command
+}
+
+/// `command` as what another one runs, with its arguments and its environment.
+pub fn run_by(mut other: Command, command: &Command) -> Command {
+    other.arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        other.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
 }
 
 /// A process that does not outlive the test.
@@ -161,6 +176,12 @@ impl Running {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.id())).status();
         assert!(sent.expect("a shell").success());
+    }
+
+    /// Ends it this very moment, as `kill -9` does, and waits until it has.
+    pub async fn kill(mut self) -> Ran {
+        self.child.kill().expect("killed");
+        self.wait().await
     }
 
     /// Asks it to end and waits until it has.
@@ -391,7 +412,8 @@ pub async fn within_a_second(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn client() -> reqwest::Client {
+/// Follows no redirects, and asks nobody but whom it is told to ask.
+pub fn client() -> reqwest::Client {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     builder.timeout(PATIENCE).build().expect("a client")
 }
