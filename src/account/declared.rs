@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use super::signing_keys;
 use crate::ambient::{random_bytes, random_token};
 use crate::app::App;
 use crate::config::Config;
 use crate::crypto::digest::{base64url, sha256};
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
+use crate::keys::KeyError;
 use crate::protocol::claims::is_settable;
 use crate::protocol::client::ClientMetadata;
 use crate::protocol::ids::{ClientId, UserId};
@@ -45,6 +47,8 @@ pub enum AccountError {
     Declared { name: String, error: Box<Self> },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
 }
 
 /// A person to make.
@@ -145,7 +149,7 @@ pub fn check_client(
     if problems.is_empty() { Ok(()) } else { Err(AccountError::Client { client_id: client_id.to_owned(), problems }) }
 }
 
-/// Brings the declared clients and users into the store.
+/// Brings the declared clients and users into the store, and makes the signing keys that they want.
 pub async fn sync(app: &App) -> Result<(), AccountError> {
     let mut declared = Vec::new();
     for client in &app.config.clients {
@@ -181,5 +185,6 @@ pub async fn sync(app: &App) -> Result<(), AccountError> {
             }
         }
     }
+    signing_keys::maintain(app).await?;
     Ok(())
 }

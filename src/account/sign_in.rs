@@ -20,6 +20,7 @@ use crate::store::Result;
 use crate::store::events::EventKind;
 use crate::store::sessions::NewSession;
 use crate::store::users::REALM_DIRECT;
+use crate::telemetry::metrics;
 
 /// What somebody typed, and from where.
 pub struct Attempt {
@@ -59,6 +60,18 @@ struct Places {
 
 /// Checks a name and a password.
 pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
+    let outcome = attempt_password(app, attempt).await?;
+    let result = match &outcome {
+        Outcome::SignedIn(_) => metrics::SignIn::Success,
+        Outcome::Refused { .. } => metrics::SignIn::Refused,
+        Outcome::Throttled { .. } => metrics::SignIn::Throttled,
+        Outcome::Overloaded { .. } => metrics::SignIn::Overloaded,
+    };
+    metrics::sign_in(metrics::PASSWORD, result);
+    Ok(outcome)
+}
+
+async fn attempt_password(app: &App, attempt: Attempt) -> Result<Outcome> {
     let name = LoginName::parse(&attempt.username).ok();
     let places = match reserve(app, &attempt, name.as_ref()).await? {
         Ok(places) => places,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::output::{self, Format};
 use super::progress::during;
 use crate::account::declared::{check_client, new_client_secret};
+use crate::account::signing_keys;
 use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::client::{Client, ClientMetadata};
@@ -243,7 +244,7 @@ async fn create(app: &App, format: Format, client_id: Option<String>, metadata: 
         members.insert("client_secret".to_owned(), secret.expose().as_str().into());
     }
     output::object(format, &shown);
-    Ok(())
+    make_wanted_keys(app).await
 }
 
 async fn update(
@@ -265,7 +266,13 @@ async fn update(
     let shown = describe(&record);
     app.store.update_client(record, app.now()).await?;
     output::object(format, &shown);
-    Ok(())
+    make_wanted_keys(app).await
+}
+
+/// The client may be the first that wants its algorithm.
+async fn make_wanted_keys(app: &App) -> anyhow::Result<()> {
+    let made = signing_keys::maintain(app).await;
+    made.context("the client is stored, but the signing keys could not be looked after; a running server tries again")
 }
 
 async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span) -> anyhow::Result<()> {

@@ -3,12 +3,13 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use super::logging;
 use super::output::{self, Format};
-use super::serve::log_filter;
 use crate::account::declared::{check_client, check_passwords};
 use crate::app::metadata;
 use crate::config::{Sources, dump, load, reference, template};
 use crate::http::pages::chrome::Branding;
+use crate::http::serve::tls;
 
 #[derive(Subcommand)]
 pub enum ConfigCommand {
@@ -25,14 +26,17 @@ pub enum ConfigCommand {
 pub fn run(command: &ConfigCommand, sources: &Sources, format: Format) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Check => {
-            let loaded = load(sources.clone())?;
+            let mut loaded = load(sources.clone())?;
             let ours = metadata(&loaded.config);
             for client in &loaded.config.clients {
                 check_client(&ours, &client.client_id, &client.metadata, client.client_secret.is_some())?;
             }
             check_passwords(&loaded.config)?;
             Branding::new(&loaded.config)?;
-            log_filter(&loaded.config)?;
+            logging::filter(&loaded.config)?;
+            if let Some(files) = &loaded.config.tls {
+                loaded.warnings.extend(tls::load(files)?.warnings);
+            }
             for warning in &loaded.warnings {
                 eprintln!("keyward: warning: {warning}");
             }

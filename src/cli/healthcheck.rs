@@ -14,6 +14,7 @@ use url::Url;
 use super::Global;
 use super::output::{self, Format};
 use crate::config::{Config, Listen};
+use crate::http::admin::READY;
 use crate::protocol::metadata::path;
 
 /// Whoever needs longer is not well.
@@ -77,15 +78,20 @@ async fn ask(target: &Target) -> anyhow::Result<reqwest::StatusCode> {
     }
 }
 
-/// What to ask of a provider with this configuration: its first listener, for the document that every relying party
-/// reads. The admin listener knows more; where one is configured, this is the place to ask it for `/health/ready`.
+/// What to ask of a provider with this configuration: its admin listener, which knows best, or else its first listener
+/// for the document that every relying party reads.
 fn target(config: &Config) -> anyhow::Result<Target> {
+    if let Some(admin) = config.admin_listen.first() {
+        return at(admin, "http", READY, "localhost".to_owned());
+    }
     let listen = config.listen.first().context("`listen` is empty")?;
     let document = format!("{}{}", config.issuer.path(), path::OPENID_CONFIGURATION);
     let issuer = Url::parse(config.issuer.as_str())?;
     let host = issuer.host_str().unwrap_or("localhost");
     let host = issuer.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    at(listen, "http", &document, host)
+    // Whoever reaches a unix socket is on this machine: there is no TLS.
+    let encrypted = config.tls.is_some() && matches!(listen, Listen::Tcp(_));
+    at(listen, if encrypted { "https" } else { "http" }, &document, host)
 }
 
 /// A path at one of our own listeners.

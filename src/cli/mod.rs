@@ -7,11 +7,14 @@ mod config;
 mod dev;
 mod healthcheck;
 mod import;
+mod key;
+pub mod logging;
 mod migrate;
 mod output;
 mod progress;
 mod serve;
 mod session;
+mod systemd;
 mod user;
 
 use std::path::PathBuf;
@@ -84,6 +87,9 @@ enum Command {
     /// People.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Signing keys, and the master key.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Browsers that people are signed in with.
     #[command(subcommand)]
     Session(session::SessionCommand),
@@ -136,6 +142,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Healthcheck(args) => healthcheck::run(args, &global, global.output).await,
         Command::Client(command) => client::run(*command, &open(&global).await?, global.output).await,
         Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
+        Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
         Command::Session(command) => session::run(command, &open(&global).await?, global.output).await,
         Command::Completions { shell } => {
             completions::run::<Cli>(shell, global.output);

@@ -88,20 +88,21 @@ impl Store {
     /// same person who signs in again keeps the `sid`, under a new secret. `false` where the password was changed or
     /// the person disabled since it was checked.
     pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<bool> {
-        self.db
-            .write(Statements::Several, move |conn| {
-                Box::pin(async move {
-                    if !super::users::hold_password(conn, &new.user_id, &new.password_hash).await? {
-                        return Ok(false);
-                    }
-                    if let Some(old) = replaced.filter(|old| *old != new.id) {
-                        end(conn, &old, now).await?;
-                    }
-                    upsert(conn, &new, now).await?;
-                    Ok(true)
-                })
+        let began = self.db.write(Statements::Several, move |conn| {
+            Box::pin(async move {
+                if !super::users::hold_password(conn, &new.user_id, &new.password_hash).await? {
+                    return Ok(false);
+                }
+                if let Some(old) = replaced.filter(|old| *old != new.id) {
+                    end(conn, &old, now).await?;
+                }
+                upsert(conn, &new, now).await?;
+                Ok(true)
             })
-            .await
+        });
+        let began = began.await;
+        self.standings.forget();
+        began
     }
 
     /// Notes that a session was used, at most as often as the caller asks.
@@ -183,7 +184,10 @@ impl Store {
 
     /// Signs out: ends the session and its online grants with their tokens; offline grants live on.
     pub async fn end_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
-        self.db.write(Statements::Several, move |conn| Box::pin(async move { end(conn, &id, now).await })).await
+        let ended = self.db.write(Statements::Several, move |conn| Box::pin(async move { end(conn, &id, now).await }));
+        let ended = ended.await;
+        self.standings.forget();
+        ended
     }
 }
 

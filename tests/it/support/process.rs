@@ -50,20 +50,37 @@ pub async fn wait_for<T>(what: &str, mut asked: impl AsyncFnMut() -> Option<T>) 
             return answer;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// The program in `dir`, without settings from the environment of the tests.
-fn keyward(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keyward");
+
+/// A command in `dir`, without settings from the environment of the tests.
+fn in_dir(dir: &Path, program: &str) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KEYWARD_") {
+        if ["KEYWARD_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
     command
+}
+
+/// `command` as what another one runs, with its arguments and its environment.
+pub fn run_by(mut other: Command, command: &Command) -> Command {
+    other.arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        other.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
 }
 
 /// A process that does not outlive the test.
@@ -161,6 +178,12 @@ impl Running {
         assert!(sent.expect("a shell").success());
     }
 
+    /// Ends it this very moment, as `kill -9` does, and waits until it has.
+    pub async fn kill(mut self) -> Ran {
+        self.child.kill().expect("killed");
+        self.wait().await
+    }
+
     /// Asks it to end and waits until it has.
     pub async fn terminate(self) -> Ran {
         self.signal("TERM");
@@ -248,8 +271,15 @@ name = "Alice Archer"
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = keyward(self.dir.path());
+        let mut command = in_dir(self.dir.path(), PROGRAM);
         command.args(args);
+        command
+    }
+
+    /// The same as a process that may open so many files; a word of the shell.
+    pub fn command_with_files(&self, files: &str, args: &[&str]) -> Command {
+        let mut command = in_dir(self.dir.path(), "sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), PROGRAM]).args(args);
         command
     }
 
@@ -364,21 +394,26 @@ name = "Alice Archer"
         self.browser().send(http::Method::GET, "/userinfo", None, &headers).await.status.as_u16()
     }
 
-    /// Asks until the answer is no. Whatever is asked later than a second from now has to be answered so.
-    pub async fn within_a_second(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let changed = Instant::now();
-        loop {
-            let asked = Instant::now();
-            if holds().await {
-                return;
-            }
-            assert!(asked - changed <= Duration::from_secs(1), "not true a second later: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    pub async fn within_a_second(&self, what: &str, holds: impl AsyncFnMut() -> bool) {
+        within_a_second(what, holds).await;
     }
 }
 
-fn client() -> reqwest::Client {
+/// Asks until it holds. Whatever is asked later than a second from now has to be answered so.
+pub async fn within_a_second(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let changed = Instant::now();
+    loop {
+        let asked = Instant::now();
+        if holds().await {
+            return;
+        }
+        assert!(asked - changed <= Duration::from_secs(1), "not true a second later: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Follows no redirects, and asks nobody but whom it is told to ask.
+pub fn client() -> reqwest::Client {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     builder.timeout(PATIENCE).build().expect("a client")
 }
