@@ -133,11 +133,12 @@ impl Store {
         );
         // Nobody's name is empty.
         let [id, username, email] = [id.map(UserId::as_str), username, email].map(|name| name.unwrap_or("").to_owned());
+        // First, so that whoever is made between the two questions is not an id without a person.
+        let given = "SELECT id FROM subjects WHERE id = $1";
+        let id_given = !id.is_empty() && self.db.row(|| sqlx::query(given).bind(id.clone())).await?.is_some();
         let statement =
             || sqlx::query(sql).bind(REALM_DIRECT).bind(username.clone()).bind(email.clone()).bind(id.clone());
         let people = self.db.rows(statement).await?.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let given = "SELECT id FROM subjects WHERE id = $1";
-        let id_given = !id.is_empty() && self.db.row(|| sqlx::query(given).bind(id.clone())).await?.is_some();
         Ok(Namesakes { people, id_given })
     }
 
