@@ -4,12 +4,17 @@
 
 mod browser;
 mod database;
+mod doors;
 pub mod process;
 mod provider;
 
 pub use browser::{Browser, Page, form_fields, text_of};
 pub use database::Backend;
-pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of};
+pub use doors::{Doors, at_once};
+pub use provider::{
+    CALLBACK, CONFIG, Provider, SPA_CALLBACK, TokenAnswer, VERIFIER, call, challenge, claims_of, spa_fields, spa_url,
+    tables,
+};
 
 /// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.
 #[macro_export]
