@@ -121,7 +121,9 @@ impl KeySet {
         // Oldest first, so that the newest of each algorithm whose time has come is the one that signs.
         for key in stored.into_iter().filter(|key| key.retired_at.is_none()) {
             let der = Zeroizing::new(seal.open(&key.sealed_private).map_err(|_| KeyError::Unsealable)?);
-            if key.active_from <= now {
+            // The first of all signs from the beginning: on a host whose clock is behind that of the one which made
+            // it, its time has not come.
+            if key.active_from <= now || !signing.contains_key(&key.alg) {
                 signing.insert(key.alg, SigningKey::from_der(&key.kid, key.alg, &der)?);
             }
             published.push(Value::Object(key.public_jwk.clone()));

@@ -6,6 +6,7 @@ mod support;
 mod architecture;
 mod attacks;
 mod authorize;
+mod cluster;
 mod conformance;
 mod keys;
 mod login;
