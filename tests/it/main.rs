@@ -11,6 +11,7 @@ mod conformance;
 mod keys;
 mod login;
 mod logout;
+mod migrations;
 mod openidconnect_crate;
 mod process;
 mod store;
