@@ -76,6 +76,16 @@ pub(super) async fn claim_subject(conn: &mut Conn, id: &str, kind: &'static str)
     Ok(())
 }
 
+/// The same; `false` where it was given before, by a transaction that has committed.
+pub(super) async fn try_subject(conn: &mut Conn, id: &str, kind: &'static str) -> Result<bool> {
+    let done = sqlx::query("INSERT INTO subjects (id, kind) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(id)
+        .bind(kind)
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 impl Store {
     pub async fn user(&self, id: &UserId) -> Result<Option<User>> {
         let sql = concat!("SELECT ", user_columns!(), " FROM users u WHERE u.id = $1");

@@ -313,7 +313,7 @@ name = "Alice Archer"
 
     pub async fn answers(&self, running: &mut Running) {
         let client = client();
-        let url = format!("{}/.well-known/openid-configuration", self.issuer);
+        let url = format!("{}/.well-known/openid-configuration", self.base());
         wait_for("an answer", async || {
             if let Some(ran) = running.ended() {
                 panic!("it ended: {ran:?}");
@@ -325,7 +325,12 @@ name = "Alice Archer"
 
     /// A browser that talks to the process.
     pub fn browser(&self) -> Browser {
-        Browser::new(over_the_wire(&self.issuer), &self.issuer)
+        Browser::new(over_the_wire(&self.base()), &self.issuer)
+    }
+
+    /// Where the process itself listens; one of several has the issuer of all.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     pub async fn sign_in(&self, browser: &mut Browser, username: &str, password: &str) -> Page {
