@@ -9,8 +9,7 @@ use keyward::protocol::client::GrantType;
 use keyward::protocol::client_auth::StoredSecret;
 use keyward::protocol::ids::{ClientId, UserId};
 use keyward::protocol::time::Span;
-use keyward::store::StoreError;
-use keyward::store::users::NewUser;
+use keyward::store::users::{Created, NewUser};
 use serde_json::{Map, json};
 use tower::ServiceExt as _;
 
@@ -226,7 +225,7 @@ on_both_databases! {
         };
         let before = provider.row_counts().await;
         let refused = provider.app.store.create_user(person("machine"), provider.app.now()).await;
-        assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+        assert_eq!(refused.expect("an answer"), Created::IdTaken);
         assert_eq!(provider.row_counts().await, before);
         provider.app.store.create_user(person("machine-2"), provider.app.now()).await.expect("another sub");
     }
