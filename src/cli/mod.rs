@@ -5,7 +5,7 @@ mod config;
 mod dev;
 mod migrate;
 mod output;
-mod serve;
+pub mod serve;
 mod user;
 
 use std::path::PathBuf;
