@@ -105,7 +105,7 @@ impl Options {
 
     fn length(&self, first: bool) -> Length {
         let (warm_up, counted) = match (self.quick, first) {
-            (true, _) => (100, 300),
+            (true, _) => (200, 1000),
             (false, true) => (1000, 3000),
             (false, false) => (300, 3000),
         };

@@ -132,7 +132,7 @@ impl Script for Repeat {
     fn answer(&mut self, answer: &Answer<'_>) -> anyhow::Result<bool> {
         ensure!(answer.status == 200, "{}: {}", answer.status, answer.body());
         ensure!(answer.body.len() >= self.at_least, "an answer is too short: {}", answer.body());
-        Ok(self.next % self.steps == 0)
+        Ok(self.next.is_multiple_of(self.steps))
     }
 }
 
