@@ -54,13 +54,13 @@ pub fn signed_access_token(app: &App, token: &str, now: Timestamp) -> Option<Sig
 pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Option<LiveToken>> {
     let Some(token) = signed_access_token(app, token, now) else { return Ok(None) };
     let client = app.store.client(&token.client_id).await?;
-    if !client.is_some_and(|record| record.client.is_enabled()) || app.store.is_access_token_revoked(&token.jti).await?
-    {
+    if !client.is_some_and(|record| record.client.is_enabled()) {
         return Ok(None);
     }
     let grant = match &token.grant_id {
+        None if app.store.is_access_token_revoked(&token.jti).await? => return Ok(None),
         None => None,
-        Some(id) => match app.store.grant(id).await? {
+        Some(id) => match app.store.grant_of_token(id, &token.jti).await? {
             Some(stored) if stored.grant.revoked_at.is_none() && stored.user.is_active() => {
                 Some((stored.grant, stored.user))
             }

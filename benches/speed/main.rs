@@ -13,6 +13,7 @@ mod slow;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -20,10 +21,13 @@ use keyward::protocol::metadata::path;
 use tokio::time::sleep;
 
 use client::{Length, Scripts, closed_loop, paced};
-use process::{Server, processor_time};
-use report::{Figure, Measured, Report, RowResult, median};
+use process::{Server, machine_time, processor_time};
+use report::{Figure, Measured, Report, RowResult, Spent, median};
 use rows::{Against, CONNECTIONS, ROWS, Row, Traffic};
 use seed::{Backend, Site};
+
+/// What `Spent` counts time from.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Runs of everything, of which the middle one counts.
 const ROUNDS: usize = 3;
@@ -158,6 +162,7 @@ fn progress(text: &str) {
 
 async fn measure_backend(options: &Options, backend: Backend, first: bool, report: &mut Report) -> anyhow::Result<()> {
     let name = backend.name();
+    report.database_apart = backend == Backend::Postgres;
     progress(&format!("{name}: {SMALL} people and grants"));
     let small = Site::new(backend, &options.server, SMALL, CONNECTIONS).await?;
     let large = if options.large > 0 && ROWS.iter().any(|row| options.wants(row.key)) {
@@ -211,18 +216,12 @@ async fn starts(options: &Options, site: &Site, first: bool) -> anyhow::Result<V
     sleep(Duration::from_secs(1)).await;
     let mut figures = vec![
         Figure { name: "start to first answer", value: start, unit: "ms", floor: 150.0, aim: None },
-        Figure {
-            name: "resident, idle",
-            value: server.resident()? as f64 / 1024.0,
-            unit: "MiB",
-            floor: 30.0,
-            aim: Some(20.0),
-        },
+        Figure { name: "resident, idle", value: server.resident()?, unit: "MB", floor: 30.0, aim: Some(20.0) },
     ];
     server.terminate()?;
     if first {
-        let size = std::fs::metadata(&options.binary)?.len() as f64 / f64::from(1 << 20);
-        figures.push(Figure { name: "the program's file", value: size, unit: "MiB", floor: 25.0, aim: None });
+        let size = std::fs::metadata(&options.binary)?.len() as f64 / 1e6;
+        figures.push(Figure { name: "the program's file", value: size, unit: "MB", floor: 25.0, aim: None });
     }
     Ok(figures)
 }
@@ -295,8 +294,8 @@ async fn measure_rows(
         results.push(RowResult { row, round_trips: round_trips[nth], small, large, bare, against });
     }
     if options.wants("process") {
-        let peak = server.peak_resident()? as f64 / 1024.0;
-        figures.push(Figure { name: "resident, at most", value: peak, unit: "MiB", floor: 80.0, aim: Some(60.0) });
+        let peak = server.peak_resident()?;
+        figures.push(Figure { name: "resident, at most", value: peak, unit: "MB", floor: 80.0, aim: Some(60.0) });
     }
     server.terminate()?;
     if let Some((_, server)) = large {
@@ -319,17 +318,28 @@ impl<'a> Target<'a> {
 
     async fn run(&mut self, length: Length) -> anyhow::Result<()> {
         self.server.empty_log()?;
-        let (server, own, began) = (self.server.processor_time()?, processor_time("self")?, Instant::now());
+        let before = Spent::so_far(self.server)?;
         let (scripts, run) = closed_loop(self.server.address, std::mem::take(&mut self.scripts), length).await?;
         ensure!(run.operations > 0, "not one operation was finished; see {}", self.server.log.display());
         self.scripts = scripts;
-        let (server, own) = (self.server.processor_time()? - server, processor_time("self")? - own);
-        self.runs.push(Measured::new(&run, server, own, began.elapsed()));
+        self.runs.push(Measured::new(&run, &Spent::so_far(self.server)?.since(&before)));
         Ok(())
     }
 
     fn median(self) -> anyhow::Result<Measured> {
         median(self.runs, |run| run.per_second).context("a run")
+    }
+}
+
+impl Spent {
+    fn so_far(server: &Server) -> anyhow::Result<Self> {
+        let elapsed = STARTED.elapsed();
+        Ok(Self {
+            server: server.processor_time()?,
+            generator: processor_time("self")?,
+            machine: machine_time()?,
+            elapsed,
+        })
     }
 }
 

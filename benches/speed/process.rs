@@ -94,20 +94,21 @@ impl Server {
         processor_time(&self.process.id().to_string())
     }
 
-    /// Memory that is resident now, in KiB.
-    pub fn resident(&self) -> anyhow::Result<u64> {
+    /// Memory that is resident now, in MB.
+    pub fn resident(&self) -> anyhow::Result<f64> {
         self.status("VmRSS:")
     }
 
-    /// The most that ever was resident, in KiB.
-    pub fn peak_resident(&self) -> anyhow::Result<u64> {
+    /// The most that ever was resident, in MB.
+    pub fn peak_resident(&self) -> anyhow::Result<f64> {
         self.status("VmHWM:")
     }
 
-    fn status(&self, name: &str) -> anyhow::Result<u64> {
+    fn status(&self, name: &str) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kibibytes * 1024.0 / 1e6)
     }
 
     /// Forgets what was logged so far. The log is open for appending, so the process goes on at its new end.
@@ -118,6 +119,16 @@ impl Server {
     pub fn terminate(self) -> anyhow::Result<()> {
         self.process.terminate()
     }
+}
+
+/// Processor time of everybody on all cores since the machine started.
+pub fn machine_time() -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("/proc/stat")?;
+    // proc(5): user nice system idle iowait irq softirq steal; of these two are rest.
+    let ticks: Result<Vec<u64>, _> = line.split_whitespace().take(8).map(str::parse).collect();
+    let busy = ticks?.into_iter().enumerate().filter(|(nth, _)| !matches!(nth, 3 | 4)).map(|(_, ticks)| ticks);
+    Ok(TICK.mul_f64(busy.sum::<u64>() as f64))
 }
 
 /// Processor time of the process `id`, or of our own by the name `self`.

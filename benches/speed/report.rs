@@ -22,17 +22,40 @@ pub struct Measured {
     pub micros: f64,
     /// How much of one core the load generator took.
     pub generator: f64,
+    /// How much of one core everybody else took.
+    pub others: f64,
+}
+
+/// Time that went by.
+pub struct Spent {
+    pub server: Duration,
+    pub generator: Duration,
+    /// Of everybody, these two included.
+    pub machine: Duration,
+    pub elapsed: Duration,
+}
+
+impl Spent {
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            server: self.server - before.server,
+            generator: self.generator - before.generator,
+            machine: self.machine - before.machine,
+            elapsed: self.elapsed - before.elapsed,
+        }
+    }
 }
 
 impl Measured {
-    /// `server` and `generator` are the processor times that went by during the run.
-    pub fn new(run: &Run, server: Duration, generator: Duration, elapsed: Duration) -> Self {
+    pub fn new(run: &Run, spent: &Spent) -> Self {
+        let share = |time: Duration| time.as_secs_f64() / spent.elapsed.as_secs_f64();
         Self {
             per_second: run.per_second,
             p50: run.percentile(0.5),
             p99: run.percentile(0.99),
-            micros: server.as_secs_f64() * 1e6 / run.operations_in_all.max(1) as f64,
-            generator: generator.as_secs_f64() / elapsed.as_secs_f64(),
+            micros: spent.server.as_secs_f64() * 1e6 / run.operations_in_all.max(1) as f64,
+            generator: share(spent.generator),
+            others: share(spent.machine.saturating_sub(spent.server + spent.generator)),
         }
     }
 }
@@ -87,6 +110,8 @@ fn verdict(floor: bool, aim: Option<bool>) -> &'static str {
 pub struct Report {
     text: String,
     pub missed: Vec<String>,
+    /// The database is a process of its own.
+    pub database_apart: bool,
 }
 
 impl Report {
@@ -136,19 +161,24 @@ impl Report {
             }
         }
         let _ = writeln!(self.text);
-        self.generator(results);
+        self.company(results);
         if results.iter().any(|result| result.large.is_some()) {
             self.large(heading, results, rows);
         }
     }
 
-    fn generator(&mut self, results: &[RowResult]) {
-        let busiest = |measured: fn(&RowResult) -> f64| results.iter().map(measured).fold(0.0, f64::max);
-        let (own, bare) = (busiest(|result| result.small.generator), busiest(|result| result.bare.generator));
+    /// Whether the numbers are Keyward's: who else was busy meanwhile.
+    fn company(&mut self, results: &[RowResult]) {
+        let most = |measured: fn(&RowResult) -> f64| results.iter().map(measured).fold(0.0, f64::max);
+        let (own, bare) = (most(|result| result.small.generator), most(|result| result.bare.generator));
+        let others = most(|result| result.small.others.max(result.bare.others));
         let text = format!(
-            "The load generator took at most {:.0} % of one core against Keyward and {:.0} % against the bare handler.",
+            "The load generator took at most {:.0} % of one core against Keyward and {:.0} % against the bare handler; \
+             all other processes{} at most {:.0} %.",
             own * 100.0,
-            bare * 100.0
+            bare * 100.0,
+            if self.database_apart { ", the database among them," } else { "" },
+            others * 100.0
         );
         self.paragraph(&text);
         if own.max(bare) > GENERATOR_LIMIT {

@@ -98,6 +98,20 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
+    /// The grant of an access token; `None` also where this one token was revoked by itself.
+    pub async fn grant_of_token(&self, id: &GrantId, jti: &str) -> Result<Option<StoredGrant>> {
+        let sql = concat!(
+            "SELECT ",
+            grant_columns!(),
+            ", ",
+            user_columns!(),
+            " FROM grants g JOIN users u ON u.id = g.user_id
+             WHERE g.id = $1 AND NOT EXISTS (SELECT 1 FROM used_ids i WHERE i.kind = 'jti' AND i.id = $2)"
+        );
+        let row = self.db.row(|| sqlx::query(sql).bind(id.as_str().to_owned()).bind(jti.to_owned())).await?;
+        row.as_ref().map(read).transpose()
+    }
+
     /// Writes the grant whose code is about to leave.
     pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
         self.db
