@@ -11,12 +11,12 @@ use axum::Router;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use keyward::ambient::{SystemClock, SystemRng};
+use keyward::ambient::{Clock as _, SystemClock, SystemRng};
 use keyward::app::App;
-use keyward::cli::serve::start_logging;
+use keyward::cli::logging;
 use keyward::config::{Sources, load};
-use keyward::http::serve::Bound;
-use keyward::http::{Web, layers};
+use keyward::http::serve::{Bound, Front};
+use keyward::http::{Web, admin, layers};
 use tokio::sync::watch;
 
 use crate::process::{self, Server};
@@ -63,11 +63,13 @@ pub fn main(args: &[String]) -> anyhow::Result<()> {
     let routes: Vec<Route> = routes.iter().map(|route| Route::from_argument(route)).collect::<anyhow::Result<_>>()?;
     let config = load(Sources { files: vec![config.into()], ..Sources::default() })?.config;
     tokio::runtime::Runtime::new()?.block_on(async {
-        start_logging(&config)?;
+        let _logging = logging::start(&config)?;
+        admin::install_metrics(&config, SystemClock.now())?;
+        let front = Front::of(&config)?;
         let listen = config.listen.first().context("an address")?.clone();
         let app = Arc::new(App::open(config, Arc::new(SystemClock), Arc::new(SystemRng)).await?);
         let web = Web::new(app, false)?;
-        let bound = Bound::bind(&listen).await?;
+        let bound = Bound::bind(&listen).await?.behind(&front);
         // Whoever started us ends us.
         let (_stop, stopped) = watch::channel(false);
         bound.serve(layers::wrap(router(routes), &web), stopped).await?;

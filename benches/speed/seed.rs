@@ -191,9 +191,11 @@ id_token_signed_response_alg = "{}"
             alg.name()
         )
     };
-    // Tokens outlive the run. Everything else is as it comes, except that the log is what a log collector reads.
+    // The log and the metrics are what collectors read. Tokens outlive the run. All our connections come from one
+    // address, which stands for many.
     format!(
-        "issuer = \"http://{address}\"\nlisten = \"{address}\"\n[log]\nformat = \"json\"\n\
+        "issuer = \"http://{address}\"\nlisten = \"{address}\"\nadmin_listen = \"127.0.0.1:0\"\n\
+         [log]\nformat = \"json\"\n[limits]\nconnections_per_peer = 10000\n\
          [tokens]\naccess_token_ttl = \"1d\"\n{database}{}{}",
         client(Alg::Rs256),
         client(Alg::Es256)

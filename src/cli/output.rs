@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -15,6 +15,22 @@ pub enum Format {
 pub fn line(text: &str) {
     if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);
+    }
+}
+
+/// A text, as it stands or as the one member of an object.
+pub fn text(format: Format, name: &'static str, text: &str) {
+    match format {
+        Format::Table => line(text.trim_end()),
+        Format::Json => line(&format!("{:#}", json!({ name: text }))),
+    }
+}
+
+/// Says on standard error how to go on where a list ends at its limit.
+pub fn more(items: &[Value], limit: i64, id: &str) {
+    let last = items.last().and_then(|item| item[id].as_str());
+    if let Some(last) = last.filter(|_| i64::try_from(items.len()) == Ok(limit)) {
+        eprintln!("keyward: there may be more; go on with --after {last}");
     }
 }
 

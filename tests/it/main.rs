@@ -5,11 +5,17 @@ mod support;
 
 mod architecture;
 mod authorize;
+mod cli;
 mod conformance;
+mod deploy;
+mod import;
+mod key_life;
 mod keys;
 mod login;
 mod logout;
+mod observability;
 mod openidconnect_crate;
 mod process;
+mod serving;
 mod store;
 mod token;

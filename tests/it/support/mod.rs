@@ -3,13 +3,15 @@
 #![allow(clippy::disallowed_types)] // Tests make their own randomness and read real JSON.
 
 mod browser;
+pub mod collector;
 mod database;
 pub mod process;
+pub mod prometheus;
 mod provider;
 
 pub use browser::{Browser, Page, form_fields, text_of};
 pub use database::Backend;
-pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of};
+pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of, header_of};
 
 /// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.
 #[macro_export]

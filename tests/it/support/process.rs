@@ -59,7 +59,7 @@ fn keyward(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KEYWARD_") {
+        if ["KEYWARD_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -364,17 +364,21 @@ name = "Alice Archer"
         self.browser().send(http::Method::GET, "/userinfo", None, &headers).await.status.as_u16()
     }
 
-    /// Asks until the answer is no. Whatever is asked later than a second from now has to be answered so.
-    pub async fn within_a_second(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let changed = Instant::now();
-        loop {
-            let asked = Instant::now();
-            if holds().await {
-                return;
-            }
-            assert!(asked - changed <= Duration::from_secs(1), "not true a second later: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    pub async fn within_a_second(&self, what: &str, holds: impl AsyncFnMut() -> bool) {
+        within_a_second(what, holds).await;
+    }
+}
+
+/// Asks until it holds. Whatever is asked later than a second from now has to be answered so.
+pub async fn within_a_second(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let changed = Instant::now();
+    loop {
+        let asked = Instant::now();
+        if holds().await {
+            return;
         }
+        assert!(asked - changed <= Duration::from_secs(1), "not true a second later: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
