@@ -69,8 +69,8 @@ pub fn median<T: Copy>(mut values: Vec<T>, by: impl Fn(&T) -> f64) -> Option<T> 
 /// A row of the table.
 pub struct RowResult {
     pub row: &'static Row,
-    /// Statements that the database got for one operation, at as many connections.
-    pub round_trips: f64,
+    /// Statements that the database got for one operation, at as many connections, where they could be counted.
+    pub round_trips: Option<f64>,
     pub small: Measured,
     pub large: Option<Measured>,
     pub bare: Measured,
@@ -144,14 +144,14 @@ impl Report {
             let own = result.small;
             let _ = writeln!(
                 self.text,
-                "| {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.1} | {:.0} | {:.0} | {against} | {ratio:.2} | {:.2} | {aim} \
+                "| {} | {:.0} | {:.2} | {:.2} | {:.0} | {} | {:.0} | {:.0} | {against} | {ratio:.2} | {:.2} | {aim} \
                  | {verdict} |",
                 row.name,
                 own.per_second,
                 own.p50,
                 own.p99,
                 own.micros,
-                result.round_trips,
+                result.round_trips.map_or_else(|| "?".to_owned(), |count| format!("{count:.1}")),
                 result.bare.per_second,
                 result.bare.micros,
                 row.floor,

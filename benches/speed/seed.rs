@@ -236,6 +236,7 @@ impl Origin {
             email_verified: true,
             claims: claims.as_object().cloned().unwrap_or_default(),
             password_hash: Some(password_hash.clone()),
+            disabled_at: None,
         };
         ensure!(app.store.create_user(user, app.now()).await? == Created::Yes, "the database is not empty");
         let mut grants = Vec::new();
