@@ -121,8 +121,17 @@ fn report(format: Format, target: &Path, bytes: u64, database: &Path, keep: &[(S
     let restore = restore_steps(target, database);
     if format == Format::Json {
         let keep: Vec<Value> = keep.iter().map(|(what, file)| json!({ "what": what, "file": file })).collect();
-        let all = json!({ "backup": target, "bytes": bytes, "integrity": "ok", "keep": keep, "restore": restore });
-        output::object(format, &all);
+        output::object(
+            format,
+            &json!({
+                "backup": target,
+                "bytes": bytes,
+                "integrity": "ok",
+                "keep": keep,
+                "environment": variables(),
+                "restore": restore,
+            }),
+        );
         return;
     }
     output::object(format, &json!({ "backup": target, "bytes": bytes, "integrity": "ok" }));
@@ -130,8 +139,8 @@ fn report(format: Format, target: &Path, bytes: u64, database: &Path, keep: &[(S
     for (what, file) in keep {
         output::line(&format!("  {}  ({what})", file.display()));
     }
-    if variables().next().is_some() {
-        output::line(&format!("  the environment: {}", variables().collect::<Vec<_>>().join(" ")));
+    if !variables().is_empty() {
+        output::line(&format!("  the environment: {}", variables().join(" ")));
     }
     output::line("\nTo restore:");
     for (at, step) in restore.iter().enumerate() {
@@ -140,8 +149,8 @@ fn report(format: Format, target: &Path, bytes: u64, database: &Path, keep: &[(S
 }
 
 /// Settings that stand in no file.
-fn variables() -> impl Iterator<Item = String> {
-    super::environment().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("KEYWARD_"))
+fn variables() -> Vec<String> {
+    super::environment().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("KEYWARD_")).collect()
 }
 
 fn restore_steps(target: &Path, database: &Path) -> Vec<String> {

@@ -48,7 +48,8 @@ impl fmt::Display for Fault {
 
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
-        let transient = matches!(error, StoreError::Unavailable(_) | StoreError::WriterStopped);
+        let transient =
+            matches!(error, StoreError::Unavailable(_) | StoreError::RolledBack(_) | StoreError::WriterStopped);
         Self { transient, ..Self::new(error) }
     }
 }

@@ -32,12 +32,16 @@ use standing::Standings;
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is full, or broke off. Nothing was acknowledged.
+    /// The database cannot be reached, is full or read-only, or broke off. Nothing was acknowledged; where it broke
+    /// off during the commit, the change may have been made all the same.
     #[error("the database is unavailable: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(sqlx::Error),
+    /// The same, for a write that shared its transaction with the one that failed.
+    #[error("the database is unavailable: {0}")]
+    RolledBack(String),
     /// A unique or foreign key stood in the way.
     #[error("the database refused the change: {0}")]
-    Conflict(#[source] sqlx::Error),
+    Conflict(sqlx::Error),
     /// A verb took its own change back; each says what that means.
     #[error("refused: {0}")]
     Refused(&'static str),

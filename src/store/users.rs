@@ -76,6 +76,16 @@ pub(super) async fn claim_subject(conn: &mut Conn, id: &str, kind: &'static str)
     Ok(())
 }
 
+/// The same; `false` where it was given before, by a transaction that has committed.
+pub(super) async fn try_subject(conn: &mut Conn, id: &str, kind: &'static str) -> Result<bool> {
+    let done = sqlx::query("INSERT INTO subjects (id, kind) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(id)
+        .bind(kind)
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 impl Store {
     pub async fn user(&self, id: &UserId) -> Result<Option<User>> {
         let sql = concat!("SELECT ", user_columns!(), " FROM users u WHERE u.id = $1");
@@ -133,11 +143,12 @@ impl Store {
         );
         // Nobody's name is empty.
         let [id, username, email] = [id.map(UserId::as_str), username, email].map(|name| name.unwrap_or("").to_owned());
+        // First, so that whoever is made between the two questions is not an id without a person.
+        let given = "SELECT id FROM subjects WHERE id = $1";
+        let id_given = !id.is_empty() && self.db.row(|| sqlx::query(given).bind(id.clone())).await?.is_some();
         let statement =
             || sqlx::query(sql).bind(REALM_DIRECT).bind(username.clone()).bind(email.clone()).bind(id.clone());
         let people = self.db.rows(statement).await?.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let given = "SELECT id FROM subjects WHERE id = $1";
-        let id_given = !id.is_empty() && self.db.row(|| sqlx::query(given).bind(id.clone())).await?.is_some();
         Ok(Namesakes { people, id_given })
     }
 

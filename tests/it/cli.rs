@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -292,6 +292,7 @@ mod backup {
         let told = ran.json();
         let files: Vec<&str> = items(&told["keep"]).iter().map(|keep| text(keep, "file")).collect();
         assert!(files.iter().any(|file| file.ends_with("/keys/master.key")), "{files:?}");
+        assert_eq!(told["environment"], json!(["KEYWARD_TOKENS__ACCESS_TOKEN_TTL"]));
         assert!(std::fs::read(site.path("b.db")).expect("a copy").starts_with(b"SQLite format 3\0"));
         assert_eq!(names_in(&site.path("data")), ["keyward.db", "keyward.db.lock"], "nothing is left beside it");
     }
@@ -493,6 +494,17 @@ mod import {
         assert_eq!(nothing.json()["lines"], 0);
     }
 
+    /// What people call themselves is shown, not obeyed.
+    #[tokio::test]
+    async fn a_name_does_not_move_the_cursor() {
+        let site = Site::new("");
+        let line = r#"{"username":"mallory","name":"\u001b[2Jx\nroot"}"#;
+        site.run_with(&["user", "import", "-"], line).await.ok();
+        let table = site.run(&["user", "list"]).await.ok().stdout;
+        assert!(table.lines().count() == 2 && table.contains(r"\u{1b}[2Jx\nroot"), "{table:?}");
+        assert_eq!(text(&site.json(&["user", "list"]).await[0], "name"), "\u{1b}[2Jx\nroot");
+    }
+
     /// An id that came with somebody may be what somebody else is called.
     #[tokio::test]
     async fn an_id_that_is_another_persons_name_is_not_guessed_at() {
@@ -506,23 +518,24 @@ mod import {
 
     async fn an_import_that_was_killed_is_run_again(backend: Backend) {
         let site = site_on(backend).await;
-        // Passwords, which take their time.
-        let mut file = std::fs::File::create(site.path("people.ndjson")).expect("a file");
-        let all = 1500;
-        for n in 0..all {
-            writeln!(
-                file,
-                "{{\"username\":\"user-{n}\",\"email\":\"user-{n}@x.test\",\"password\":\"password of {n}\"}}"
-            )
-            .expect("written");
-        }
-        drop(file);
+        let all = 600;
+        let lines: String = (0..all)
+            .map(|n| {
+                format!("{{\"username\":\"user-{n}\",\"email\":\"user-{n}@x.test\",\"password_hash\":\"{BCRYPT}\"}}\n")
+            })
+            .collect();
+        std::fs::write(site.path("people.ndjson"), &lines).expect("written");
         site.run(&["migrate"]).await.ok();
-        let import = Running::start(site.command(&["user", "import", "people.ndjson"]), "");
+        // It waits for more lines, so it cannot be done before it is killed.
+        let mut command = site.command(&["user", "import", "-"]);
+        let mut import = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the program starts");
+        let mut input = import.stdin.take().expect("its input");
+        input.write_all(lines.as_bytes()).expect("written");
         let listing = ["user", "list", "--limit", "10000"];
         wait_for("the first people", async || (!items(&site.json(&listing).await).is_empty()).then_some(())).await;
-        import.signal("KILL");
-        assert_eq!(import.wait().await.code, None, "it was still at it");
+        import.kill().expect("killed");
+        assert_eq!(import.wait().expect("its end").code(), None, "it was still at it");
+        drop(input);
         let there = items(&site.json(&listing).await).len();
         assert!(there > 0 && there < all, "{there}");
 
@@ -534,7 +547,7 @@ mod import {
         let _running = site.serve().await;
         for n in [0, all - 1] {
             let mut browser = site.browser();
-            site.sign_in(&mut browser, &format!("user-{n}"), &format!("password of {n}")).await;
+            site.sign_in(&mut browser, &format!("user-{n}"), "correct horse").await;
             assert!(site.is_signed_in(&mut browser).await, "{n}");
         }
     }

@@ -46,7 +46,7 @@ impl Record {
         // An export writes down what it does not know as well.
         members.retain(|_, value| !value.is_null());
         if let Some(name) = members.iter().find_map(|(name, value)| holds_nul(value).then_some(name)) {
-            return Err(ImportError::Nul(name.clone()));
+            return Err(ImportError::Nul(shown(name)));
         }
         let username = text(&mut members, "username")?;
         let username = username.as_deref().map(checked_username).transpose()?.map(str::to_owned);
@@ -97,7 +97,7 @@ struct Twice<'a>(&'a str);
 
 impl fmt::Display for Twice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` stands there twice", self.0)
+        write!(f, "`{}` stands there twice", shown(self.0))
     }
 }
 
@@ -109,6 +109,11 @@ fn not_an_object(error: &serde_json::Error) -> ImportError {
         }
         _ => ImportError::NotJson(error.to_string().replace("line 1 column", "column")),
     }
+}
+
+/// A member's name as it may stand in a message: anything can be called anything.
+fn shown(name: &str) -> String {
+    name.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
 fn holds_nul(value: &Value) -> bool {
@@ -176,7 +181,7 @@ fn password(members: &mut Map<String, Value>) -> Result<Password, ImportError> {
 /// A claim in the type that OpenID Connect Core §5.1 gives it.
 fn check_claim(name: &str, value: &Value) -> Result<(), ImportError> {
     if !is_settable(name) {
-        return Err(ImportError::UnknownMember { member: name.to_owned(), advice: advice(name) });
+        return Err(ImportError::UnknownMember { member: shown(name), advice: advice(name) });
     }
     let is_text = |value: &Value| value.is_string();
     let (fits, expected) = match name {
@@ -275,6 +280,7 @@ mod tests {
             (r#"{"username":"a","e-mail":"a@b.c"}"#, "did you mean `email`?"),
             (r#"{"username":"a","pasword_hash":"x"}"#, "did you mean `password_hash`?"),
             (r#"{"username":"a","updated_at":1}"#, "`updated_at`"),
+            (r#"{"username":"a","\u001b[2J":1}"#, r"`\u{1b}[2J`"),
             (r#"{"username":"a","name":{"en":"x"}}"#, "`name` must be a string"),
             (r#"{"username":"a","name":"x\u0000"}"#, "`name` holds U+0000"),
             (r#"{"username":"a","address":{"country":"\u0000"}}"#, "`address` holds U+0000"),

@@ -155,7 +155,8 @@ impl From<Fault> for PageError {
         let (heading, lead) = if fault.transient {
             (
                 "We can’t do this just now",
-                "Something on our side is busy or being restarted. Nothing was changed; try again in a moment.",
+                // Not that nothing was changed: a commit whose answer was lost may have counted.
+                "Something on our side is busy or being restarted. Try again in a moment.",
             )
         } else {
             (

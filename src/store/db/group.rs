@@ -11,7 +11,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Conn, Statements, configure_sqlite};
+use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statements, configure_sqlite, sqlite_code};
 use crate::store::{Result, StoreError};
 use crate::telemetry::metrics;
 
@@ -76,18 +76,14 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
             let Ok(next) = jobs.try_recv() else { break };
             batch.waiting.push_back(next);
         }
-        let outcome = run_batch(&mut conn, &mut batch).await;
+        let outcome = run_batch(&mut conn, &options, &mut batch).await;
         if outcome.is_ok() {
             metrics::commit_batch(batch.ran.len());
         }
         let why = outcome.err();
         if let Some(why) = &why {
             tracing::error!(error = %why, "a batch of writes was rolled back");
-            if let Ok(mut fresh) = options.connect().await
-                && configure_sqlite(&mut fresh, false).await.is_ok()
-            {
-                conn = fresh;
-            }
+            replace(&mut conn, &options).await;
         }
         for write in batch.ran {
             (write.answer)(why.as_deref().map(lost));
@@ -104,25 +100,51 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
 
 /// Runs the writes in one transaction. After an error that may have ended it, everything in the batch fails
 /// unacknowledged.
-async fn run_batch(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
-    execute(conn, "BEGIN IMMEDIATE").await?;
+async fn run_batch(conn: &mut Conn, options: &AnyConnectOptions, batch: &mut Batch) -> std::result::Result<(), String> {
+    begin(conn, options).await.map_err(|error| error.to_string())?;
     let outcome = match run_jobs(conn, batch).await {
-        Ok(()) => execute(conn, "COMMIT").await,
+        Ok(()) => execute(conn, "COMMIT").await.map_err(|error| error.to_string()),
         Err(why) => Err(why),
     };
     if outcome.is_err() {
         // SQLite may have rolled back by itself; then there is nothing to end.
         if let Err(error) = execute(conn, "ROLLBACK").await {
-            tracing::debug!(error, "rollback");
+            tracing::debug!(%error, "rollback");
         }
     }
     outcome
 }
 
+/// Begins a transaction. A connection that cannot (it was opened while the file could only be read, say) has done
+/// nothing yet, so a new one may; behind somebody else's lock a new one would only wait as long once more.
+async fn begin(conn: &mut Conn, options: &AnyConnectOptions) -> sqlx::Result<()> {
+    match execute(conn, "BEGIN IMMEDIATE").await {
+        Err(error) if !matches!(sqlite_code(&error), Some(SQLITE_BUSY | SQLITE_LOCKED)) => {
+            replace(conn, options).await;
+            execute(conn, "BEGIN IMMEDIATE").await
+        }
+        other => other,
+    }
+}
+
+/// Puts a new connection in the place of one that may be broken; where there is none to be had, the old one stays.
+async fn replace(conn: &mut Conn, options: &AnyConnectOptions) {
+    match connect(options).await {
+        Ok(fresh) => *conn = fresh,
+        Err(error) => tracing::warn!(%error, "the writer has no new connection"),
+    }
+}
+
+async fn connect(options: &AnyConnectOptions) -> sqlx::Result<Conn> {
+    let mut conn = options.connect().await?;
+    configure_sqlite(&mut conn, false).await?;
+    Ok(conn)
+}
+
 async fn run_jobs(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
     while let Some(several) = batch.waiting.front().map(|job| job.statements == Statements::Several) {
         if several {
-            execute(conn, "SAVEPOINT write").await?;
+            execute(conn, "SAVEPOINT write").await.map_err(|error| error.to_string())?;
         }
         let Some(job) = batch.waiting.pop_front() else { break };
         let Some(ran) = (job.run)(Ok(&mut *conn)).await else { continue };
@@ -132,17 +154,17 @@ async fn run_jobs(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(),
             return Err("another write of the same transaction failed".to_owned());
         }
         if several && failed {
-            execute(conn, "ROLLBACK TO write").await?;
+            execute(conn, "ROLLBACK TO write").await.map_err(|error| error.to_string())?;
         }
         if several {
-            execute(conn, "RELEASE write").await?;
+            execute(conn, "RELEASE write").await.map_err(|error| error.to_string())?;
         }
     }
     Ok(())
 }
 
-async fn execute(conn: &mut Conn, sql: &'static str) -> std::result::Result<(), String> {
-    sqlx::query(sql).execute(conn).await.map(drop).map_err(|error| error.to_string())
+async fn execute(conn: &mut Conn, sql: &'static str) -> sqlx::Result<()> {
+    sqlx::query(sql).execute(conn).await.map(drop)
 }
 
 async fn run_write<T, F>(
@@ -169,10 +191,11 @@ where
     let sound = |error: &StoreError| matches!(error, StoreError::Conflict(_) | StoreError::Refused(_));
     let broken = outcome.as_ref().is_err_and(|error| !sound(error));
     let failed = outcome.is_err();
-    // Nobody may be waiting any more; the write counts all the same.
+    // Nobody may be waiting any more; the write counts all the same. What it found in a transaction that came to
+    // nothing is no answer either: a name may be taken there that is free. Only what broke it says so itself.
     let answer = Box::new(move |lost: Option<StoreError>| {
         let outcome = match lost {
-            Some(lost) if outcome.is_ok() => Err(lost),
+            Some(lost) if !broken => Err(lost),
             _ => outcome,
         };
         drop(answer.send(outcome));
@@ -182,7 +205,7 @@ where
 
 /// What a caller hears whose write was not committed through no fault of its own.
 fn lost(why: &str) -> StoreError {
-    StoreError::Unavailable(sqlx::Error::AnyDriverError(why.to_owned().into()))
+    StoreError::RolledBack(why.to_owned())
 }
 
 fn panic_text(panic: &(dyn StdAny + Send)) -> String {

@@ -3,12 +3,15 @@
 //! its own. A write is acknowledged only after its commit.
 
 mod group;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -33,6 +36,10 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// A restart of PostgreSQL leaves every connection of the pool stale at once.
 const STALE_AT_ONCE: u32 = POSTGRES_CONNECTIONS;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const SQLITE_BUSY: u32 = 5;
+const SQLITE_LOCKED: u32 = 6;
+const SQLITE_IOERR: u32 = 10;
 
 /// How many statements a write has. One that fails leaves SQLite's transaction as it was, so only a write of
 /// several needs a savepoint, which halves the rate.
@@ -73,10 +80,15 @@ impl Db {
     async fn open_sqlite(url: &str, path: &Path) -> Result<Self> {
         create_private_file(path)?;
         let options = quiet(AnyConnectOptions::from_str(&format!("{url}?mode=rwc"))?);
-        let mut writer = options.connect().await?;
+        let unusable = |error: sqlx::Error| {
+            // What SQLite says where it finds no room for its shared memory.
+            let hint = if sqlite_code(&error) == Some(SQLITE_IOERR) { "; is the disk full?" } else { "" };
+            StoreError::Unusable(format!("{}: {error}{hint}", path.display()))
+        };
+        let mut writer = options.connect().await.map_err(unusable)?;
         // The first of several processes switches to WAL, for which SQLite waits for nobody.
         let lock = lock_file(&lock_path(path)).await?;
-        configure_sqlite(&mut writer, false).await?;
+        configure_sqlite(&mut writer, false).await.map_err(unusable)?;
         drop(lock);
         let pool = AnyPoolOptions::new()
             .max_connections(SQLITE_READERS)
@@ -91,11 +103,16 @@ impl Db {
 
     async fn open_postgres(url: &str) -> Result<Self> {
         let options = quiet(AnyConnectOptions::from_str(url)?);
+        let warned = Arc::new(AtomicBool::new(false));
         let pool = AnyPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             // A ping before each use costs a third of the reads; `is_stale` handles what it would have found.
             .test_before_acquire(false)
+            .after_connect(move |conn, _| {
+                let warned = Arc::clone(&warned);
+                Box::pin(async move { inspect_postgres(conn, &warned).await })
+            })
             .connect_with(options.clone())
             .await?;
         Ok(Self { pool, options, writer: Writer::Postgres { running: Arc::default() } })
@@ -223,6 +240,12 @@ fn quiet(mut options: AnyConnectOptions) -> AnyConnectOptions {
     options
 }
 
+/// The primary code of an error of SQLite: the low byte of the whole.
+fn sqlite_code(error: &sqlx::Error) -> Option<u32> {
+    let sqlx::Error::Database(error) = error else { return None };
+    error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
 /// A connection that died while it rested in the pool: nothing was executed, so asking again is safe for a read.
 fn is_stale(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
@@ -241,12 +264,27 @@ fn sqlite_path(encoded: &str) -> Result<PathBuf> {
 
 fn create_private_file(path: &Path) -> Result<()> {
     let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).map_err(unusable)?;
+    if let Some(parent) = path.parent() {
+        create_directory(parent).map_err(unusable)?;
     }
     // SQLite gives its journal files the mode of the database, so this one decides for all.
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(unusable)?;
     Ok(())
+}
+
+/// Makes a directory with those above it, each with its name on the disk: without the name, whatever is synced inside
+/// is lost to a power cut. SQLite does the same for the files.
+fn create_directory(path: &Path) -> std::io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_directory(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        _ => File::open(parent)?.sync_all(),
+    }
 }
 
 /// The file whose lock processes take while they prepare the database.
@@ -285,23 +323,60 @@ async fn configure_sqlite(conn: &mut Conn, read_only: bool) -> std::result::Resu
     Ok(())
 }
 
+/// Whether the server keeps what it acknowledges is its operator's choice, and may be meant; we say it once.
+async fn inspect_postgres(conn: &mut Conn, warned: &AtomicBool) -> sqlx::Result<()> {
+    let sql = "SELECT name FROM pg_settings
+               WHERE name IN ('synchronous_commit', 'fsync') AND setting = 'off' ORDER BY name";
+    let off: Vec<String> = sqlx::query_scalar(sql).fetch_all(conn).await?;
+    if !off.is_empty() && !warned.swap(true, Ordering::Relaxed) {
+        let settings = off.join(", ");
+        tracing::warn!(
+            settings,
+            "this PostgreSQL has them off: when it crashes, codes and tokens that were used or revoked may count again"
+        );
+    }
+    Ok(())
+}
+
+/// Until BEGIN was answered nothing was sent that could have been done, so stale connections may be passed over.
 async fn write_postgres<T, F>(pool: &AnyPool, write: F) -> Result<T>
 where
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>>,
 {
-    let mut transaction = begin(pool).await?;
-    let value = write(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(value)
+    let mut passed_over = 0;
+    loop {
+        let mut conn = match pool.acquire().await {
+            Err(error) if is_stale(&error) && passed_over < STALE_AT_ONCE => {
+                passed_over += 1;
+                continue;
+            }
+            other => other?,
+        };
+        let mut transaction = match conn.begin().await {
+            Err(error) if is_stale(&error) && passed_over < STALE_AT_ONCE => {
+                passed_over += 1;
+                continue;
+            }
+            other => other?,
+        };
+        let error = match write(&mut transaction).await {
+            Ok(value) => {
+                transaction.commit().await?;
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        drop(transaction);
+        if is_read_only(&error) {
+            conn.close_on_drop();
+        }
+        return Err(error);
+    }
 }
 
-/// Until BEGIN was answered nothing was sent that could have been done, so stale connections may be passed over.
-async fn begin(pool: &AnyPool) -> sqlx::Result<sqlx::Transaction<'static, Any>> {
-    for _ in 0..STALE_AT_ONCE {
-        match pool.begin().await {
-            Err(error) if is_stale(&error) => {}
-            other => return other,
-        }
-    }
-    pool.begin().await
+/// A session that may only read stays so: its server became a standby, or was told so when the session began. The
+/// next one may find another server, or none of that any more.
+fn is_read_only(error: &StoreError) -> bool {
+    let StoreError::Unavailable(sqlx::Error::Database(error)) = error else { return false };
+    error.code().as_deref() == Some("25006")
 }

@@ -153,10 +153,7 @@ fn flood(site: &Site, each: usize) -> Running {
 /// `more` stands in the configuration, and the process may open `files` files.
 async fn flooded(more: &str, files: &str) {
     let site = Site::new(more);
-    let mut command = Command::new("sh");
-    let limited = format!("ulimit -n {files} && exec \"$0\" serve");
-    command.args(["-c", &limited, env!("CARGO_BIN_EXE_keyward")]).current_dir(site.dir.path());
-    let mut running = Running::start(command, "");
+    let mut running = Running::start(site.command_with_files(files, &["serve"]), "");
     site.answers(&mut running).await;
     let mut flood = flood(&site, 400);
     wait_for("2 000 connections", async || {

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A limit that runs out during a test.
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_secs(1);
 
 const GET: &str = "GET /ok HTTP/1.1\r\nHost: id.test\r\n\r\n";
 

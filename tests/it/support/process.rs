@@ -50,13 +50,15 @@ pub async fn wait_for<T>(what: &str, mut asked: impl AsyncFnMut() -> Option<T>) 
             return answer;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// The program in `dir`, without settings from the environment of the tests.
-fn keyward(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keyward");
+
+/// A command in `dir`, without settings from the environment of the tests.
+fn in_dir(dir: &Path, program: &str) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
         if ["KEYWARD_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
@@ -64,6 +66,21 @@ fn keyward(dir: &Path) -> Command {
         }
     }
     command
+}
+
+/// `command` as what another one runs, with its arguments and its environment.
+pub fn run_by(mut other: Command, command: &Command) -> Command {
+    other.arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        other.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
 }
 
 /// A process that does not outlive the test.
@@ -161,6 +178,12 @@ impl Running {
         assert!(sent.expect("a shell").success());
     }
 
+    /// Ends it this very moment, as `kill -9` does, and waits until it has.
+    pub async fn kill(mut self) -> Ran {
+        self.child.kill().expect("killed");
+        self.wait().await
+    }
+
     /// Asks it to end and waits until it has.
     pub async fn terminate(self) -> Ran {
         self.signal("TERM");
@@ -248,8 +271,15 @@ name = "Alice Archer"
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = keyward(self.dir.path());
+        let mut command = in_dir(self.dir.path(), PROGRAM);
         command.args(args);
+        command
+    }
+
+    /// The same as a process that may open so many files; a word of the shell.
+    pub fn command_with_files(&self, files: &str, args: &[&str]) -> Command {
+        let mut command = in_dir(self.dir.path(), "sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), PROGRAM]).args(args);
         command
     }
 
@@ -283,7 +313,7 @@ name = "Alice Archer"
 
     pub async fn answers(&self, running: &mut Running) {
         let client = client();
-        let url = format!("{}/.well-known/openid-configuration", self.issuer);
+        let url = format!("{}/.well-known/openid-configuration", self.base());
         wait_for("an answer", async || {
             if let Some(ran) = running.ended() {
                 panic!("it ended: {ran:?}");
@@ -295,7 +325,12 @@ name = "Alice Archer"
 
     /// A browser that talks to the process.
     pub fn browser(&self) -> Browser {
-        Browser::new(over_the_wire(&self.issuer), &self.issuer)
+        Browser::new(over_the_wire(&self.base()), &self.issuer)
+    }
+
+    /// Where the process itself listens; one of several has the issuer of all.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     pub async fn sign_in(&self, browser: &mut Browser, username: &str, password: &str) -> Page {
@@ -382,7 +417,8 @@ pub async fn within_a_second(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn client() -> reqwest::Client {
+/// Follows no redirects, and asks nobody but whom it is told to ask.
+pub fn client() -> reqwest::Client {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     builder.timeout(PATIENCE).build().expect("a client")
 }
