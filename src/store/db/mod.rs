@@ -233,9 +233,11 @@ pub(super) async fn connect_to_copy(url: &str) -> Result<Conn> {
     Ok(conn)
 }
 
-/// Statement logs would carry bound values of every request; slow ones say enough by their SQL text.
-fn quiet(options: AnyConnectOptions) -> AnyConnectOptions {
-    options.disable_statement_logging()
+/// Statements are told at the level `debug` under `sqlx::query`, with their text only and never a bound value. A slow
+/// one is no warning: how long requests take is told with them.
+fn quiet(mut options: AnyConnectOptions) -> AnyConnectOptions {
+    options.log_settings.slow_statements_level = options.log_settings.statements_level;
+    options
 }
 
 /// The primary code of an error of SQLite: the low byte of the whole.
