@@ -43,7 +43,8 @@ impl Rng for SystemRng {
         // A kernel that cannot give randomness leaves nothing safe to do; getrandom fails only on kernels
         // that lack the call altogether.
         if OsRng.try_fill_bytes(bytes).is_err() {
-            tracing::error!("the operating system gave no random bytes");
+            // Not through the log, which is written by a thread that would not come to it.
+            eprintln!("keyward: the operating system gave no random bytes");
             std::process::abort();
         }
     }
@@ -61,7 +62,8 @@ pub fn random_token<const N: usize>(rng: &dyn Rng) -> String {
     URL_SAFE_NO_PAD.encode(random_bytes::<N>(rng))
 }
 
-/// Measures how long something took; for logs only, never for a decision.
+/// Measures how long something took: for logs, and for our patience with a connection. What a token or a session is
+/// worth is decided by the [`Clock`].
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
@@ -71,5 +73,9 @@ impl Stopwatch {
 
     pub fn elapsed_micros(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub fn elapsed_millis(&self) -> u64 {
+        self.elapsed_micros() / 1000
     }
 }

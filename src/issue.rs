@@ -16,6 +16,7 @@ use crate::protocol::scope::{self, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::StoreError;
+use crate::telemetry::traces;
 
 /// How long a row outlives the last token that leans on it: clocks of processes differ a little.
 pub const ROW_MARGIN: Span = Span::minutes(5);
@@ -124,7 +125,8 @@ fn sign_access_token(app: &App, client: &Client, issuance: &Issuance, now: Times
         authentication: grant.map(|grant| &grant.authentication),
     };
     let alg = app.metadata.access_token_alg(&issuance.resources, client.metadata.access_token_signed_response_alg);
-    app.keys.current().sign(alg, TYP_ACCESS_TOKEN, &claims.body())
+    let _step = traces::step("sign");
+    app.keys.current().sign(alg, TYP_ACCESS_TOKEN, &claims.body(), now)
 }
 
 fn sign_id_token(
@@ -137,6 +139,7 @@ fn sign_id_token(
     now: Timestamp,
 ) -> Result<String, KeyError> {
     let no_scopes = ScopeSet::default();
+    let alg = client.metadata.id_token_signed_response_alg.unwrap_or(SigningAlg::Rs256);
     let claims = IdToken {
         issuer: &app.metadata.issuer,
         client_id: client.id.as_str(),
@@ -146,13 +149,14 @@ fn sign_id_token(
         nonce: issuance.nonce.as_deref(),
         sid: grant.session_id.as_ref().map(|sid| sid.as_str()),
         access_token,
+        alg,
         scope_claims: match client.metadata.id_token_claims {
             IdTokenClaims::Userinfo => &no_scopes,
             IdTokenClaims::Scopes => &issuance.scope,
         },
         claims: &grant.claims,
     };
-    let alg = client.metadata.id_token_signed_response_alg.unwrap_or(SigningAlg::Rs256);
     let body: Map<String, Value> = claims.body(user);
-    app.keys.current().sign(alg, TYP_ID_TOKEN, &body)
+    let _step = traces::step("sign");
+    app.keys.current().sign(alg, TYP_ID_TOKEN, &body, now)
 }

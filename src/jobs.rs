@@ -1,4 +1,5 @@
-//! Work that no request waits for.
+//! Work that no request waits for. Every process does it; what changes the store is conditional there, so that it is
+//! done once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,37 +7,80 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::account::signing_keys;
 use crate::app::App;
+use crate::telemetry::metrics;
 
 /// How often other processes' changes are looked for: a cached answer is never older than twice this.
 const POLL: Duration = Duration::from_millis(500);
 const PURGE: Duration = Duration::from_secs(30);
+const KEYS: Duration = Duration::from_secs(60);
+/// Bounds what histograms hold between two scrapes.
+const UPKEEP: Duration = Duration::from_secs(1);
 
 /// Starts all periodic work; it ends when `stop` turns true.
 pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
     let poll = Arc::clone(app);
-    tokio::spawn(every(POLL, stop.clone(), move || {
-        let app = Arc::clone(&poll);
-        async move {
-            if let Err(error) = app.store.poll_changes().await {
-                tracing::warn!(%error, "changes of other processes could not be read; caches are not used meanwhile");
-            }
-        }
-    }));
+    tokio::spawn(every(POLL, stop.clone(), Changes::default(), async move |changes| changes.poll(&poll).await));
     let purge = Arc::clone(app);
-    tokio::spawn(every(PURGE, stop.clone(), move || {
-        let app = Arc::clone(&purge);
-        async move {
-            match app.store.purge_expired(app.now()).await {
-                Ok(0) => {}
-                Ok(removed) => tracing::debug!(removed, "expired rows removed"),
-                Err(error) => tracing::warn!(%error, "expired rows could not be removed; trying again later"),
-            }
-        }
+    tokio::spawn(every(PURGE, stop.clone(), (), async move |()| match purge.store.purge_expired(purge.now()).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::debug!(removed, "expired rows removed"),
+        Err(error) => tracing::warn!(%error, "expired rows could not be removed; trying again later"),
     }));
+    let keys = Arc::clone(app);
+    tokio::spawn(every(KEYS, stop.clone(), (), async move |()| maintain_keys(&keys).await));
 }
 
-async fn every<F: Future<Output = ()>>(period: Duration, mut stop: watch::Receiver<bool>, work: impl Fn() -> F) {
+/// Other processes' changes, as far as they were taken over.
+#[derive(Default)]
+struct Changes {
+    /// The signing keys must be read anew.
+    stale_keys: bool,
+    /// It was said already that they cannot be.
+    reported: bool,
+}
+
+impl Changes {
+    async fn poll(&mut self, app: &App) {
+        match app.store.poll_changes().await {
+            Ok(moved) => self.stale_keys |= moved,
+            Err(error) => {
+                tracing::warn!(%error, "changes of other processes could not be read; caches are not used meanwhile");
+                return;
+            }
+        }
+        if !self.stale_keys {
+            return;
+        }
+        match app.keys.reload(&app.store).await {
+            Ok(()) => {
+                (self.stale_keys, self.reported) = (false, false);
+                // A client may want an algorithm that nobody wanted before.
+                maintain_keys(app).await;
+            }
+            Err(error) => {
+                if !self.reported {
+                    tracing::error!(%error, "the signing keys could not be read anew; those that are known go on");
+                }
+                self.reported = true;
+            }
+        }
+    }
+}
+
+async fn maintain_keys(app: &App) {
+    if let Err(error) = signing_keys::maintain(app).await {
+        tracing::warn!(%error, "the signing keys could not be looked after; trying again later");
+    }
+}
+
+/// Keeps metrics small; for a process that has any.
+pub fn start_upkeep(stop: &watch::Receiver<bool>) {
+    tokio::spawn(every(UPKEEP, stop.clone(), (), async |()| metrics::upkeep()));
+}
+
+async fn every<S>(period: Duration, mut stop: watch::Receiver<bool>, mut state: S, mut work: impl AsyncFnMut(&mut S)) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -45,6 +89,6 @@ async fn every<F: Future<Output = ()>>(period: Duration, mut stop: watch::Receiv
             // It changes once, to true; a sender that is gone means the same.
             _ = stop.changed() => return,
         }
-        work().await;
+        work(&mut state).await;
     }
 }

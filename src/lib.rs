@@ -4,6 +4,7 @@
 pub mod ambient;
 pub mod crypto;
 pub mod protocol;
+pub mod telemetry;
 
 pub mod config;
 pub mod store;

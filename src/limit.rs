@@ -8,6 +8,7 @@ use crate::crypto::digest::{base64url, hmac_sha256};
 use crate::protocol::time::{Span, Timestamp};
 use crate::store::limits::Reserved;
 use crate::store::{Result, Store};
+use crate::telemetry::metrics;
 
 /// How many names may be tried to the end from one network: enough for a school behind one address, where those who
 /// know their password give their place back.
@@ -22,6 +23,20 @@ pub enum Action<'a> {
     SignInFrom { from: Option<IpAddr> },
     /// A request too large for a URL, which costs a row.
     ParkTicket { from: Option<IpAddr> },
+}
+
+impl Action<'_> {
+    /// Every [`Action::name`].
+    pub const NAMES: [&'static str; 3] = ["sign_in", "sign_in_from", "park_ticket"];
+
+    /// Its name in buckets and metrics.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::SignIn { .. } => "sign_in",
+            Self::SignInFrom { .. } => "sign_in_from",
+            Self::ParkTicket { .. } => "park_ticket",
+        }
+    }
 }
 
 pub struct Limiter {
@@ -56,7 +71,10 @@ impl Limiter {
         let (bucket, places, window) = self.bucket(action);
         Ok(match self.store.reserve(bucket.clone(), places, window, now).await? {
             Reserved::Yes { left } => Ok(Place { bucket, taken_at: now, left }),
-            Reserved::No { free_at } => Err(Throttled { retry_after: free_at - now }),
+            Reserved::No { free_at } => {
+                metrics::rate_limited(action.name());
+                Err(Throttled { retry_after: free_at - now })
+            }
         })
     }
 
@@ -71,18 +89,18 @@ impl Limiter {
     }
 
     fn bucket(&self, action: Action<'_>) -> (String, usize, Span) {
-        let (name, parts, places, window) = match action {
+        let (parts, places, window) = match action {
             Action::SignIn { name, from } => {
-                ("sign_in", vec![name.to_owned(), prefix(from)], self.login.attempts as usize, self.login.window)
+                (vec![name.to_owned(), prefix(from)], self.login.attempts as usize, self.login.window)
             }
             Action::SignInFrom { from } => {
                 let places = self.login.attempts as usize * NAMES_PER_NETWORK;
-                ("sign_in_from", vec![prefix(from)], places, self.login.window)
+                (vec![prefix(from)], places, self.login.window)
             }
-            Action::ParkTicket { from } => ("park_ticket", vec![prefix(from)], 30, Span::minutes(15)),
+            Action::ParkTicket { from } => (vec![prefix(from)], 30, Span::minutes(15)),
         };
         let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
-        (format!("{name}.{}", base64url(&hmac_sha256(&self.key, &parts)[..16])), places, window)
+        (format!("{}.{}", action.name(), base64url(&hmac_sha256(&self.key, &parts)[..16])), places, window)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whether a token that was presented is alive: signed by us, in time, and its grant, person and client still
 //! standing. Asked wherever we answer to a token ourselves.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::app::App;
@@ -14,11 +16,12 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
 use crate::store::Result;
 use crate::store::grants::StoredGrant;
+use crate::store::standing::Standing;
 
 /// An access token of ours whose signature, time and issuer are right; it may have been revoked.
 #[derive(Clone, Debug)]
 pub struct SignedToken {
-    pub claims: Map<String, Value>,
+    pub claims: Arc<Map<String, Value>>,
     pub client_id: ClientId,
     pub jti: String,
     pub grant_id: Option<GrantId>,
@@ -29,8 +32,14 @@ pub struct SignedToken {
 pub struct LiveToken {
     pub token: SignedToken,
     pub scope: ScopeSet,
+    standing: Arc<Standing>,
+}
+
+impl LiveToken {
     /// The grant and its person; a client-credentials token has neither.
-    pub grant: Option<(GrantRecord, User)>,
+    pub fn grant(&self) -> Option<(&GrantRecord, &User)> {
+        self.standing.grant.as_ref().map(|stored| (&stored.grant, &stored.user))
+    }
 }
 
 /// Reads an access token without asking the store; `None` for whatever is not one of ours or is expired.
@@ -54,21 +63,20 @@ pub fn signed_access_token(app: &App, token: &str, now: Timestamp) -> Option<Sig
 pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Option<LiveToken>> {
     let Some(token) = signed_access_token(app, token, now) else { return Ok(None) };
     let client = app.store.client(&token.client_id).await?;
-    if !client.is_some_and(|record| record.client.is_enabled()) || app.store.is_access_token_revoked(&token.jti).await?
-    {
+    if !client.is_some_and(|record| record.client.is_enabled()) {
         return Ok(None);
     }
-    let grant = match &token.grant_id {
-        None => None,
-        Some(id) => match app.store.grant(id).await? {
-            Some(stored) if stored.grant.revoked_at.is_none() && stored.user.is_active() => {
-                Some((stored.grant, stored.user))
-            }
-            _ => return Ok(None),
-        },
+    let standing = app.store.standing(&token.jti, token.grant_id.as_ref()).await?;
+    let grant_stands = match (&token.grant_id, &standing.grant) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(_), Some(stored)) => stored.grant.revoked_at.is_none() && stored.user.is_active(),
     };
+    if standing.revoked || !grant_stands {
+        return Ok(None);
+    }
     let scope = token.claims.get("scope").and_then(Value::as_str).and_then(|scope| scope.parse().ok());
-    Ok(Some(LiveToken { token, scope: scope.unwrap_or_default(), grant }))
+    Ok(Some(LiveToken { token, scope: scope.unwrap_or_default(), standing }))
 }
 
 /// The grant that an authentic refresh token of any generation belongs to, with the generation.

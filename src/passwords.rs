@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::ambient::Stopwatch;
 use crate::config::Passwords;
 use crate::crypto::password::{self, Cost};
 use crate::crypto::secret::Secret;
 use crate::protocol::time::Span;
+use crate::telemetry::{metrics, traces};
 
 /// How many wait for each hash that runs.
 const WAITERS_PER_PERMIT: usize = 8;
@@ -25,6 +27,7 @@ pub struct Hasher {
     cost: Cost,
     /// Hashes that run at once: all cores but one, each with its own memory.
     running: Arc<Semaphore>,
+    most: usize,
     /// Those that run and those that wait.
     admitted: Arc<Semaphore>,
     /// Stands in for the hash of somebody who does not exist, so that both take as long.
@@ -39,6 +42,7 @@ impl Hasher {
         Ok(Self {
             cost,
             running: Arc::new(Semaphore::new(permits)),
+            most: permits,
             admitted: Arc::new(Semaphore::new(permits * (1 + WAITERS_PER_PERMIT))),
             dummy: Secret::new(password::hash("", salt, cost)?),
         })
@@ -66,14 +70,24 @@ impl Hasher {
         password::needs_rehash(hash, self.cost)
     }
 
+    /// How many hashes run, and how many wait for their turn.
+    pub fn load(&self) -> (usize, usize) {
+        let running = self.most - self.running.available_permits();
+        let admitted = self.most * (1 + WAITERS_PER_PERMIT) - self.admitted.available_permits();
+        (running, admitted.saturating_sub(running))
+    }
+
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Overloaded> {
+        let _step = traces::step("password hash");
         let overloaded = Overloaded { retry_after: Span::from_secs(2) };
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| overloaded)?;
         let running = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.running).acquire_owned());
         let running = running.await.ok().and_then(Result::ok).ok_or(overloaded)?;
         // The permits move into the closure: it goes on when the request is gone, and so does what it uses.
         let task = tokio::task::spawn_blocking(move || {
+            let watch = Stopwatch::start();
             let value = work();
+            metrics::password_hash(&watch);
             drop((running, admitted));
             value
         });

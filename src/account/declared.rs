@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use super::signing_keys;
 use crate::ambient::{random_bytes, random_token};
 use crate::app::App;
 use crate::config::Config;
 use crate::crypto::digest::{base64url, sha256};
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
+use crate::keys::KeyError;
 use crate::protocol::claims::is_settable;
 use crate::protocol::client::ClientMetadata;
 use crate::protocol::ids::{ClientId, UserId};
@@ -25,6 +27,8 @@ pub enum AccountError {
     Name(#[from] InvalidName),
     #[error("a user needs a username or an email")]
     Nameless,
+    #[error("the id `{0}` is taken; ids are never given twice")]
+    IdTaken(UserId),
     #[error("the username `{0}` is taken")]
     UsernameTaken(String),
     #[error("the email `{0}` is taken")]
@@ -43,6 +47,8 @@ pub enum AccountError {
     Declared { name: String, error: Box<Self> },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
 }
 
 /// A person to make.
@@ -85,9 +91,11 @@ pub async fn create_user(
         email_verified: profile.email_verified,
         claims: profile.claims,
         password_hash,
+        disabled_at: None,
     };
     match app.store.create_user(user, app.now()).await? {
         Created::Yes => Ok(id),
+        Created::IdTaken => Err(AccountError::IdTaken(id)),
         Created::UsernameTaken => Err(AccountError::UsernameTaken(username.unwrap_or_default())),
         Created::EmailTaken => Err(AccountError::EmailTaken(email.unwrap_or_default())),
     }
@@ -101,7 +109,8 @@ pub async fn hash_new_password(app: &App, password: Secret<String>) -> Result<Se
     hashed.map_err(|error| AccountError::Hash(error.to_string()))
 }
 
-fn check_password(config: &Config, password: &Secret<String>) -> Result<(), AccountError> {
+/// Whether the policy allows this password.
+pub fn check_password(config: &Config, password: &Secret<String>) -> Result<(), AccountError> {
     let min = config.passwords.min_length;
     if password.expose().chars().count() < min as usize {
         return Err(AccountError::PasswordTooShort(min));
@@ -140,7 +149,7 @@ pub fn check_client(
     if problems.is_empty() { Ok(()) } else { Err(AccountError::Client { client_id: client_id.to_owned(), problems }) }
 }
 
-/// Brings the declared clients and users into the store.
+/// Brings the declared clients and users into the store, and makes the signing keys that they want.
 pub async fn sync(app: &App) -> Result<(), AccountError> {
     let mut declared = Vec::new();
     for client in &app.config.clients {
@@ -176,5 +185,6 @@ pub async fn sync(app: &App) -> Result<(), AccountError> {
             }
         }
     }
+    signing_keys::maintain(app).await?;
     Ok(())
 }

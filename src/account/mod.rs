@@ -1,5 +1,7 @@
-//! What people do that has more than one door: pages today, JSON beside them.
+//! Use cases that have more than one door: pages, commands, jobs.
 
 pub mod audit;
 pub mod declared;
+pub mod import;
 pub mod sign_in;
+pub mod signing_keys;

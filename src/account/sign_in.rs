@@ -11,7 +11,7 @@ use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
 use crate::limit::{Action, Place, Throttled};
 use crate::protocol::claims::Authentication;
-use crate::protocol::ids::SessionId;
+use crate::protocol::ids::{SessionId, UserId};
 use crate::protocol::interaction::Session;
 use crate::protocol::metadata::ACR_PASSWORD;
 use crate::protocol::time::Span;
@@ -20,6 +20,7 @@ use crate::store::Result;
 use crate::store::events::EventKind;
 use crate::store::sessions::NewSession;
 use crate::store::users::REALM_DIRECT;
+use crate::telemetry::metrics;
 
 /// What somebody typed, and from where.
 pub struct Attempt {
@@ -59,6 +60,18 @@ struct Places {
 
 /// Checks a name and a password.
 pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
+    let outcome = attempt_password(app, attempt).await?;
+    let result = match &outcome {
+        Outcome::SignedIn(_) => metrics::SignIn::Success,
+        Outcome::Refused { .. } => metrics::SignIn::Refused,
+        Outcome::Throttled { .. } => metrics::SignIn::Throttled,
+        Outcome::Overloaded { .. } => metrics::SignIn::Overloaded,
+    };
+    metrics::sign_in(metrics::PASSWORD, result);
+    Ok(outcome)
+}
+
+async fn attempt_password(app: &App, attempt: Attempt) -> Result<Outcome> {
     let name = LoginName::parse(&attempt.username).ok();
     let places = match reserve(app, &attempt, name.as_ref()).await? {
         Ok(places) => places,
@@ -178,5 +191,26 @@ pub async fn begin_session(
 pub async fn sign_out(app: &App, session: &Session, address: Option<IpAddr>) -> Result<()> {
     app.store.end_session(session.id.clone(), app.now()).await?;
     let about = About { user_id: Some(&session.user_id), address, ..About::default() };
+    audit::record(app, EventKind::SignedOut, about).await
+}
+
+/// Ends a session from outside, with its online grants; `false` where there is none.
+pub async fn end_session(app: &App, id: SessionId) -> Result<bool> {
+    let Some(user_id) = app.store.revoke_session(id, app.now()).await? else { return Ok(false) };
+    record_operators_sign_out(app, &user_id).await?;
+    Ok(true)
+}
+
+/// Ends all sessions of a person from outside, with their online grants; how many there were.
+pub async fn end_sessions_of(app: &App, user_id: &UserId) -> Result<usize> {
+    let ended = app.store.revoke_sessions_of_user(user_id.clone(), app.now()).await?;
+    if ended > 0 {
+        record_operators_sign_out(app, user_id).await?;
+    }
+    Ok(ended)
+}
+
+async fn record_operators_sign_out(app: &App, user_id: &UserId) -> Result<()> {
+    let about = About { user_id: Some(user_id), detail: &[("by", "operator")], ..About::default() };
     audit::record(app, EventKind::SignedOut, about).await
 }

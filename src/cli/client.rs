@@ -8,7 +8,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, Format};
+use super::progress::during;
 use crate::account::declared::{check_client, new_client_secret};
+use crate::account::signing_keys;
 use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::client::{Client, ClientMetadata};
@@ -211,7 +213,7 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
         ClientCommand::Delete { client_id, yes } => {
             let record = by_hand(app, find(app, &client_id).await?)?;
             super::confirm(&format!("Delete client {client_id} with all its grants and consents?"), yes)?;
-            app.store.delete_client(record.client.id).await?;
+            during("deleting", app.store.delete_client(record.client.id)).await?;
             output::object(format, &json!({ "deleted": client_id, "note": "the id stays taken" }));
             Ok(())
         }
@@ -242,7 +244,7 @@ async fn create(app: &App, format: Format, client_id: Option<String>, metadata: 
         members.insert("client_secret".to_owned(), secret.expose().as_str().into());
     }
     output::object(format, &shown);
-    Ok(())
+    make_wanted_keys(app).await
 }
 
 async fn update(
@@ -264,7 +266,13 @@ async fn update(
     let shown = describe(&record);
     app.store.update_client(record, app.now()).await?;
     output::object(format, &shown);
-    Ok(())
+    make_wanted_keys(app).await
+}
+
+/// The client may be the first that wants its algorithm.
+async fn make_wanted_keys(app: &App) -> anyhow::Result<()> {
+    let made = signing_keys::maintain(app).await;
+    made.context("the client is stored, but the signing keys could not be looked after; a running server tries again")
 }
 
 async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span) -> anyhow::Result<()> {

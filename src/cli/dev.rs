@@ -12,9 +12,10 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::Global;
-use super::serve::{Signals, run_services, start_logging};
+use super::logging;
+use super::serve::{Signals, bind, bind_admin, run_services};
 use crate::ambient::{Rng, SystemRng, random_token};
-use crate::config::{Listen, Sources};
+use crate::config::{Config, Listen, Sources};
 use crate::crypto::secret::Secret;
 use crate::http::demo::{self, DemoConfig};
 use crate::http::serve::Bound;
@@ -75,12 +76,27 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
     let sources = Sources { files, env: super::environment(), flags: global.set.clone() };
     // Its own inline secrets are no news to anybody.
     let config = crate::config::load(sources)?.config;
-    start_logging(&config)?;
-    let mut bound = Vec::new();
-    for listen in &config.listen {
-        bound.push(Bound::bind(listen).await?);
-    }
-    let demo_listener = Bound::bind(&Listen::Tcp(format!("127.0.0.1:{}", args.demo_port))).await?;
+    let logging = logging::start(&config)?;
+    let start = Start { config, credentials, config_file, demo_url, demo_port: args.demo_port };
+    let outcome = serve(start, signals).await;
+    logging.finish().await;
+    outcome
+}
+
+/// Everything that is known before the first socket is opened.
+struct Start {
+    config: Config,
+    credentials: Credentials,
+    config_file: PathBuf,
+    demo_url: String,
+    demo_port: u16,
+}
+
+async fn serve(start: Start, signals: Signals) -> anyhow::Result<()> {
+    let Start { config, credentials, config_file, demo_url, demo_port } = start;
+    let bound = bind(&config).await?;
+    let admin = bind_admin(&config).await?;
+    let demo_listener = Bound::bind(&Listen::Tcp(format!("127.0.0.1:{demo_port}"))).await?;
     let app = Arc::new(super::open_config(config).await?);
     let web = Web::new(Arc::clone(&app), true)?;
     let routes = router(&web);
@@ -94,7 +110,7 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
     let mut services: Vec<_> = bound.into_iter().map(|bound| (bound, routes.clone())).collect();
     services.push((demo_listener, demo));
     print(&app.metadata.issuer, &demo_url, &credentials, &config_file);
-    run_services(&app, services, signals).await
+    run_services(&app, services, admin, signals).await
 }
 
 /// The credentials of an earlier start, or new ones.

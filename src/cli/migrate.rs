@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::output::{self, Format};
+use super::progress::during;
 use crate::config::Config;
 use crate::store::Store;
 
 pub async fn run(config: Config, format: Format) -> anyhow::Result<()> {
-    Store::open(&config.database_url).await?.close().await;
+    during("bringing the database up to date", Store::open(&config.database_url)).await?.close().await;
     output::object(format, &json!({ "database": "up to date" }));
     Ok(())
 }

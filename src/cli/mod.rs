@@ -1,11 +1,20 @@
 //! The command line: one file a command. `main` parses and reports, the commands return errors that say what to do.
 
+mod backup;
 mod client;
+mod completions;
 mod config;
 mod dev;
+mod healthcheck;
+mod import;
+mod key;
+pub mod logging;
 mod migrate;
 mod output;
+mod progress;
 mod serve;
+mod session;
+mod systemd;
 mod user;
 
 use std::path::PathBuf;
@@ -20,9 +29,22 @@ use crate::app::App;
 use crate::config::{Config, Sources};
 use output::Format;
 
+const LONG: &str = "\
+An OpenID Connect provider in one binary.
+
+`keyward dev` shows all of it on an empty directory. In production, `keyward config generate` writes a configuration to \
+start from, `keyward config check` judges it, and `keyward serve` runs it. The other commands work on the same database \
+while the provider runs; it follows within a second.";
+
+const AFTER: &str = "\
+Settings come from --set, then from variables like KEYWARD_DATABASE__URL, then from the file, then from defaults. \
+KEYWARD_CONFIG names the file where --config does not.
+
+Exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 a command line that makes no sense.";
+
 /// An OpenID Connect provider in one binary.
 #[derive(Parser)]
-#[command(name = "keyward", version, propagate_version = true)]
+#[command(name = "keyward", version, propagate_version = true, long_about = LONG, after_long_help = AFTER)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -38,7 +60,7 @@ struct Global {
     /// Sets one setting for this run, like --set tokens.access_token_ttl=5m.
     #[arg(long, global = true, value_name = "SETTING=VALUE", value_parser = parse_setting)]
     set: Vec<(String, String)>,
-    /// How results are printed.
+    /// How results are printed. JSON is one document on standard output; all else goes to standard error.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
 }
@@ -54,12 +76,26 @@ enum Command {
     Config(config::ConfigCommand),
     /// Bring the database up to date without serving.
     Migrate,
+    /// Copy the SQLite database, also while the provider runs.
+    #[command(after_help = backup::EXAMPLES)]
+    Backup(backup::BackupArgs),
+    /// Ask whether the provider answers: exit code 0 or 1.
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Apps that people sign in to.
     #[command(subcommand)]
     Client(Box<client::ClientCommand>),
     /// People.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Signing keys, and the master key.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Browsers that people are signed in with.
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// Print the completions of a shell.
+    #[command(after_help = completions::EXAMPLES)]
+    Completions { shell: clap_complete::Shell },
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {
@@ -102,8 +138,16 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Dev(args) => dev::run(args, &global).await,
         Command::Config(command) => config::run(&command, &sources(&global), global.output),
         Command::Migrate => migrate::run(load(&global)?, global.output).await,
+        Command::Backup(args) => backup::run(args, &global, global.output).await,
+        Command::Healthcheck(args) => healthcheck::run(args, &global, global.output).await,
         Command::Client(command) => client::run(*command, &open(&global).await?, global.output).await,
         Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
+        Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
+        Command::Session(command) => session::run(command, &open(&global).await?, global.output).await,
+        Command::Completions { shell } => {
+            completions::run::<Cli>(shell, global.output);
+            Ok(())
+        }
     }
 }
 
@@ -140,7 +184,7 @@ fn load_from(sources: &Sources) -> anyhow::Result<Config> {
 
 /// The app for a command that works on the database and ends.
 async fn open(global: &Global) -> anyhow::Result<App> {
-    open_config(load(global)?).await
+    progress::during("opening the database", open_config(load(global)?)).await
 }
 
 async fn open_config(config: Config) -> anyhow::Result<App> {
@@ -149,6 +193,10 @@ async fn open_config(config: Config) -> anyhow::Result<App> {
 
 /// A secret from standard input: the first line, without its end.
 fn secret_from_stdin(what: &str) -> anyhow::Result<crate::crypto::secret::Secret<String>> {
+    use std::io::IsTerminal as _;
+    if std::io::stdin().is_terminal() {
+        eprintln!("Type {what} and press Enter. It can be seen while you type; a pipe or a file hides it.");
+    }
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).with_context(|| format!("reading {what} from standard input"))?;
     let secret = line.trim_end_matches(['\r', '\n']).to_owned();

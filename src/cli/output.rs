@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -15,6 +15,22 @@ pub enum Format {
 pub fn line(text: &str) {
     if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);
+    }
+}
+
+/// A text, as it stands or as the one member of an object.
+pub fn text(format: Format, name: &'static str, text: &str) {
+    match format {
+        Format::Table => line(text.trim_end()),
+        Format::Json => line(&format!("{:#}", json!({ name: text }))),
+    }
+}
+
+/// Says on standard error how to go on where a list ends at its limit.
+pub fn more(items: &[Value], limit: i64, id: &str) {
+    let last = items.last().and_then(|item| item[id].as_str());
+    if let Some(last) = last.filter(|_| i64::try_from(items.len()) == Ok(limit)) {
+        eprintln!("keyward: there may be more; go on with --after {last}");
     }
 }
 
@@ -57,10 +73,16 @@ pub fn list(format: Format, columns: &[&str], items: &[Value]) {
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => visible(text),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }
+}
+
+/// Somebody's name must not move the cursor, nor make a row of its own.
+fn visible(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// Epoch milliseconds as RFC 3339 in UTC.

@@ -1,6 +1,5 @@
 //! `keyward serve`: the provider in production.
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +7,14 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing_subscriber::EnvFilter;
 
+use super::{logging, systemd};
 use crate::account::declared;
+use crate::ambient::{Clock as _, SystemClock};
 use crate::app::App;
-use crate::config::{Config, LogFormat};
-use crate::http::serve::Bound;
-use crate::http::{Routes, Web, router};
+use crate::config::{Config, Listen};
+use crate::http::serve::{Bound, Front};
+use crate::http::{Routes, Web, admin, router};
 use crate::jobs;
 
 /// How long connections may take to end after a signal.
@@ -22,16 +22,46 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let signals = Signals::install()?;
-    start_logging(&config)?;
+    // It has the certificate read again, where there is one (`http/serve/tls.rs`), and otherwise does nothing. A
+    // terminal that is closed does not end a provider.
+    let _hangup = signal(SignalKind::hangup())?;
+    let logging = logging::start(&config)?;
+    let outcome = serve(config, signals).await;
+    logging.finish().await;
+    outcome
+}
+
+async fn serve(config: Config, signals: Signals) -> anyhow::Result<()> {
+    let admin = bind_admin(&config).await?;
     let app = Arc::new(super::open_config(config).await?);
-    let mut listeners = Vec::new();
-    for listen in &app.config.listen {
-        listeners.push(Bound::bind(listen).await?);
-    }
+    let listeners = bind(&app.config).await?;
     let web = Web::new(Arc::clone(&app), false)?;
     let routes = router(&web);
     let services = listeners.into_iter().map(|bound| (bound, routes.clone())).collect();
-    run_services(&app, services, signals).await
+    run_services(&app, services, admin, signals).await
+}
+
+/// Binds the listeners for people and apps, behind the limits and the certificate that they share.
+pub async fn bind(config: &Config) -> anyhow::Result<Vec<Bound>> {
+    let front = Front::of(config)?;
+    Ok(bind_all(&config.listen).await?.into_iter().map(|bound| bound.behind(&front)).collect())
+}
+
+async fn bind_all(addresses: &[Listen]) -> anyhow::Result<Vec<Bound>> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(Bound::bind(address).await?);
+    }
+    Ok(listeners)
+}
+
+/// Binds the admin listener where there is one, and starts to count for it.
+pub async fn bind_admin(config: &Config) -> anyhow::Result<Vec<Bound>> {
+    let admin = bind_all(&config.admin_listen).await.context("admin_listen")?;
+    if !admin.is_empty() {
+        admin::install_metrics(config, SystemClock.now())?;
+    }
+    Ok(admin)
 }
 
 /// The signals that end us. Installed before anything else, so that one which comes during the start ends us cleanly
@@ -54,36 +84,50 @@ impl Signals {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then lets requests in flight finish.
-pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Routes)>, mut signals: Signals) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT, then lets requests in flight finish, unless a second signal comes. The admin
+/// listener goes on until they have, and says meanwhile that no more should be sent.
+pub async fn run_services(
+    app: &Arc<App>,
+    services: Vec<(Bound, Routes)>,
+    admin: Vec<Bound>,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
     declared::sync(app).await?;
     tracing::info!(issuer = %app.metadata.issuer, version = env!("CARGO_PKG_VERSION"), "starting");
     let (stop, stopped) = watch::channel(false);
     jobs::start(app, &stopped);
+    let (_end, ended) = watch::channel(false);
+    if !admin.is_empty() {
+        jobs::start_upkeep(&ended);
+    }
+    for bound in admin {
+        if let Some(address) = bound.address() {
+            tracing::info!(%address, "listening for monitoring");
+        }
+        tokio::spawn(bound.serve(admin::router(app, stopped.clone()), ended.clone()));
+    }
     let mut tasks = JoinSet::new();
     for (bound, routes) in services {
-        if let Some(address) = bound.address() {
-            tracing::info!(%address, "listening");
-        }
+        tracing::info!(address = %bound, "listening");
         tasks.spawn(bound.serve(routes, stopped.clone()));
     }
+    systemd::ready();
     let mut failed = None;
     tokio::select! {
         () = signals.received() => {}
         Some(ended) = tasks.join_next() => failed = Some(ended),
     }
     tracing::info!("stopping");
+    systemd::stopping();
     let _ = stop.send(true);
-    let drained = tokio::time::timeout(DRAIN, async {
-        while let Some(ended) = tasks.join_next().await {
-            ended.context("a listener")??;
-        }
-        anyhow::Ok(())
-    });
-    match drained.await {
-        Ok(ended) => ended?,
-        Err(_) => tracing::warn!("some connections did not end in time"),
+    tokio::select! {
+        drained = tokio::time::timeout(DRAIN, drain(&mut tasks)) => match drained {
+            Ok(ended) => ended?,
+            Err(_) => tracing::warn!("some connections did not end in time"),
+        },
+        () = signals.received() => tracing::warn!("told to end once more: requests in flight are cut"),
     }
+    tasks.shutdown().await;
     app.store.close().await;
     match failed {
         None => Ok(()),
@@ -91,22 +135,9 @@ pub async fn run_services(app: &Arc<App>, services: Vec<(Bound, Routes)>, mut si
     }
 }
 
-/// What is logged, by the directives of `tracing-subscriber`.
-pub fn log_filter(config: &Config) -> anyhow::Result<EnvFilter> {
-    let directives = std::env::var("KEYWARD_LOG").unwrap_or_else(|_| config.log.level.clone());
-    EnvFilter::try_new(&directives).with_context(|| format!("log level `{directives}`"))
-}
-
-/// Starts the log on standard error. `KEYWARD_LOG` overrides `log.level`.
-pub fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = log_filter(config)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match config.log.format {
-        LogFormat::Pretty => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+async fn drain(tasks: &mut JoinSet<std::io::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a listener")??;
     }
     Ok(())
 }

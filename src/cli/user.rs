@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use super::import;
 use super::output::{self, Format};
+use super::progress::during;
 use crate::account::declared::{Profile, create_user, hash_new_password};
 use crate::app::App;
 use crate::crypto::secret::Secret;
@@ -48,6 +50,9 @@ pub enum UserCommand {
     },
     /// Show one person.
     Show { name_or_id: String },
+    /// Create many people from another system, with the passwords they have there.
+    #[command(long_about = import::LONG, after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Set a password; signs the person out everywhere.
     SetPassword {
         name_or_id: String,
@@ -95,12 +100,14 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             let after = after.map(UserId::new);
             let items: Vec<Value> = app.store.users(after.as_ref(), limit).await?.iter().map(describe).collect();
             output::list(format, &["id", "username", "email", "name", "status"], &items);
+            output::more(&items, limit, "id");
             Ok(())
         }
         UserCommand::Show { name_or_id } => {
             output::object(format, &describe(&find(app, &name_or_id).await?));
             Ok(())
         }
+        UserCommand::Import(args) => import::run(args, app, format).await,
         UserCommand::SetPassword { name_or_id, password_file, password_stdin: _ } => {
             let user = find(app, &name_or_id).await?;
             let password = match password_file {
@@ -108,13 +115,14 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
                 None => super::secret_from_stdin("the password")?,
             };
             let hash = hash_new_password(app, password).await?;
-            app.store.set_password(user.id, hash, app.now()).await?;
+            during("signing out", app.store.set_password(user.id, hash, app.now())).await?;
             output::object(format, &json!({ "password_set": name_or_id, "note": "signed out everywhere" }));
             Ok(())
         }
         UserCommand::Disable { name_or_id } => {
             let user = find(app, &name_or_id).await?;
-            app.store.set_user_disabled(user.id.clone(), Some(app.now()), app.now()).await?;
+            let disabled = app.store.set_user_disabled(user.id.clone(), Some(app.now()), app.now());
+            during("signing out", disabled).await?;
             show(app, format, &user.id).await
         }
         UserCommand::Enable { name_or_id } => {
@@ -125,7 +133,7 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
         UserCommand::Delete { name_or_id, yes } => {
             let user = find(app, &name_or_id).await?;
             super::confirm(&format!("Delete {name_or_id} with everything that is theirs?"), yes)?;
-            app.store.delete_user(user.id).await?;
+            during("deleting", app.store.delete_user(user.id)).await?;
             output::object(format, &json!({ "deleted": name_or_id }));
             Ok(())
         }
@@ -153,18 +161,22 @@ async fn show(app: &App, format: Format, id: &UserId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// By id first: an id is never somebody's name by accident, a name may be.
-async fn find(app: &App, name_or_id: &str) -> anyhow::Result<User> {
-    if let Some(user) = app.store.user(&UserId::new(name_or_id)).await? {
-        return Ok(user);
-    }
+/// By id or by name. An imported id may be somebody else's name; then nobody is guessed.
+pub(super) async fn find(app: &App, name_or_id: &str) -> anyhow::Result<User> {
+    let by_id = app.store.user(&UserId::new(name_or_id)).await?;
     let by_name = match LoginName::parse(name_or_id) {
-        Ok(name) => app.store.user_by_login(REALM_DIRECT, &name).await?,
+        Ok(name) => app.store.user_by_login(REALM_DIRECT, &name).await?.map(|(user, _)| user),
         Err(_) => None,
     };
-    by_name
-        .map(|(user, _)| user)
-        .with_context(|| format!("there is no user `{name_or_id}`; `keyward user list` shows all"))
+    if let (Some(by_id), Some(by_name)) = (&by_id, &by_name) {
+        let (id, name) = (&by_name.id, by_id.username.as_ref().or(by_id.email.as_ref()));
+        let name = name.map_or("", String::as_str);
+        ensure!(
+            by_id.id == *id,
+            "`{name_or_id}` is the id of one person and the name of another; say `{name}` for the one, `{id}` for the other"
+        );
+    }
+    by_id.or(by_name).with_context(|| format!("there is no user `{name_or_id}`; `keyward user list` shows all"))
 }
 
 fn describe(user: &User) -> Value {

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::database;
 use super::error::{ConfigError, ConfigErrors, Origin};
-use super::kind::parse_value;
+use super::kind::{Kind, parse_value};
 use super::settings::{Entry, entries, entry};
 
 #[derive(Debug, Default)]
@@ -168,6 +168,20 @@ impl Draft {
                 }
             }
         }
+    }
+
+    /// Every file that a setting names, by the setting's path.
+    pub fn named_files(&mut self) -> Vec<(String, PathBuf)> {
+        let mut files = Vec::new();
+        for entry in entries().iter().filter(|entry| entry.kind == Kind::Path && entry.key().ends_with("_file")) {
+            let (parent, key) = entry.split();
+            for (at, table) in tables(&mut self.values, parent, false) {
+                if let Some(Value::String(file)) = table.get(key) {
+                    files.push((join(&at, key), PathBuf::from(file)));
+                }
+            }
+        }
+        files
     }
 
     /// Hides every secret: the tree may then be shown.

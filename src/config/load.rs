@@ -16,7 +16,8 @@ use super::issuer::Issuer;
 use super::kind;
 use super::listen::Listen;
 use super::model::{
-    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits, Sessions,
+    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
+    Sessions, SigningKeys, TlsFiles,
 };
 use super::{read, rules};
 
@@ -66,6 +67,13 @@ pub fn dump(sources: &Sources) -> Result<String, ConfigErrors> {
         .map_err(|error| ConfigErrors(vec![ConfigError { origin: Origin::Nowhere, message: error.to_string() }]))
 }
 
+/// The files that the effective settings name, by setting. None of them is opened.
+pub fn named_files(sources: &Sources) -> Result<Vec<(String, PathBuf)>, ConfigErrors> {
+    let mut draft = read_all(sources);
+    draft.finish()?;
+    Ok(draft.named_files())
+}
+
 fn read_all(sources: &Sources) -> Draft {
     let mut draft = Draft::of(sources.files.first());
     for file in &sources.files {
@@ -82,15 +90,21 @@ fn read_all(sources: &Sources) -> Draft {
 struct Tree {
     issuer: Issuer,
     listen: Vec<Listen>,
+    #[serde(default)]
+    admin_listen: Vec<Listen>,
     data_dir: PathBuf,
     key_dir: Option<PathBuf>,
     master_key_file: Option<PathBuf>,
     brand: Brand,
     database: Database,
+    #[serde(default)]
+    tls: Tls,
     proxy: Proxy,
+    limits: ConnectionLimits,
     tokens: TokenDefaults,
     sessions: Sessions,
     passwords: Passwords,
+    signing_keys: SigningKeys,
     rate_limits: RateLimits,
     log: Log,
     #[serde(default)]
@@ -107,6 +121,14 @@ struct Tree {
 #[serde(deny_unknown_fields)]
 struct Database {
     url: DatabaseUrl,
+}
+
+/// Both or neither, says `rules.rs`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -129,14 +151,18 @@ fn build(values: Table) -> Result<Config, BuildError> {
     Ok(Config {
         issuer: tree.issuer,
         listen: tree.listen,
+        admin_listen: tree.admin_listen,
         data_dir: tree.data_dir,
         key_source,
         brand: tree.brand,
         database_url: tree.database.url,
+        tls: tree.tls.cert_file.zip(tree.tls.key_file).map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
         trusted_proxies: trusted.collect::<Result<Vec<IpNet>, String>>()?,
+        limits: tree.limits,
         tokens: tree.tokens,
         sessions: tree.sessions,
         passwords: tree.passwords,
+        signing_keys: tree.signing_keys,
         rate_limits: tree.rate_limits,
         log: tree.log,
         scopes: tree.scopes,

@@ -16,13 +16,14 @@ mod rules;
 mod settings;
 mod suggest;
 
+pub use database::sqlite_url;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use issuer::Issuer;
 pub use listen::Listen;
-pub use load::{Loaded, Sources, dump, load};
+pub use load::{Loaded, Sources, dump, load, named_files};
 pub use model::{
-    Brand, Config, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords, RateLimit,
-    RateLimits, Sessions,
+    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords,
+    RateLimit, RateLimits, Sessions, SigningKeys, TlsFiles,
 };
 pub use print::{reference, template};
 pub use settings::may_hold_secret;
@@ -81,6 +82,29 @@ mod tests {
         assert_eq!(config.rate_limits.login, RateLimit { attempts: 5, window: Span::minutes(15) });
         assert_eq!(config.log.format, LogFormat::Pretty);
         assert!(config.clients.is_empty() && config.users.is_empty());
+    }
+
+    #[test]
+    fn tls_that_does_nothing_or_does_not_fit_is_remarked_on() {
+        let tls = "[tls]\ncert_file = \"c\"\nkey_file = \"p\"";
+        for (head, expected) in [
+            ("", None),
+            ("listen = [\"unix:s\", \"127.0.0.1:1\"]\n", None),
+            ("listen = \"unix:s\"\n", Some("no TCP address")),
+        ] {
+            let warnings = config(&format!("{head}{tls}")).expect("a configuration").warnings;
+            assert_eq!(warnings.len(), usize::from(expected.is_some()), "{warnings:?}");
+            assert!(expected.is_none_or(|expected| warnings[0].contains(expected)), "{warnings:?}");
+        }
+        let env = pairs(&[
+            ("KEYWARD_ISSUER", "http://localhost:8080"),
+            ("KEYWARD_TLS__CERT_FILE", "c"),
+            ("KEYWARD_TLS__KEY_FILE", "p"),
+        ]);
+        let warnings = load(Sources { env, ..Sources::default() }).expect("a configuration").warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains("https"), "{warnings:?}");
+        // The template has the section and nothing in it.
+        assert_eq!(config("[tls]\n").expect("a configuration").config.tls, None);
     }
 
     #[test]
@@ -163,7 +187,7 @@ mod tests {
         let dir = directory(&[(
             "keyward.toml",
             &format!(
-                "{ISSUER}key_dir = \"k\"\nlisten = \"unix:s\"\n[brand]\nlogo_file = \"l.svg\"\n[database]\nurl = \"sqlite://d/x.db\""
+                "{ISSUER}key_dir = \"k\"\nlisten = \"unix:s\"\n[brand]\nlogo_file = \"l.svg\"\n[database]\nurl = \"sqlite://d/x.db\"\n[tls]\ncert_file = \"c\"\nkey_file = \"p\""
             ),
         )]);
         let env = pairs(&[("KEYWARD_BRAND__LOGO_FILE", "m.svg")]);
@@ -172,6 +196,8 @@ mod tests {
         assert_eq!(config.data_dir, dir.path().join("data"));
         assert_eq!(config.listen, [Listen::Unix(dir.path().join("s"))]);
         assert_eq!(config.brand.logo_file, Some("m.svg".into()));
+        let (cert_file, key_file) = (dir.path().join("c"), dir.path().join("p"));
+        assert_eq!(config.tls, Some(TlsFiles { cert_file, key_file }));
         assert_eq!(config.database_url.as_str(), format!("sqlite://{}/d/x.db", dir.path().display()));
     }
 
@@ -194,10 +220,16 @@ mod tests {
                 "keyward.toml:2: `clients` is a list of tables; write each as `[[clients]]`",
             ),
             ("clients = [1]", "`clients` is a list of tables"),
+            (
+                "admin_listen = \"127.0.0.1:8080\"",
+                "keyward.toml:2: `admin_listen` is \"127.0.0.1:8080\", as in `listen`",
+            ),
             ("listen = ", "keyward.toml:2: is not TOML: "),
             ("[tokens]\n[tokens]", "keyward.toml:3: is not TOML: "),
             ("data_dir = \"a\"\ndata_dir = \"b\"", "keyward.toml:3: is not TOML: "),
             ("key_dir = \"a\"\nmaster_key_file = \"b\"", "`master_key_file` and `key_dir` are both set; keep one"),
+            ("[tls]\ncert_file = \"c\"", "keyward.toml:2: `tls.key_file` is missing beside `tls.cert_file`"),
+            ("[tls]\nkey_file = \"k\"", "keyward.toml:2: `tls.cert_file` is missing beside `tls.key_file`"),
             ("[[clients]]\nclient_name = \"A\"", "keyward.toml:2: `clients[0].client_id` is missing"),
             (
                 "[[clients]]\nclient_id = \"a b\"",

@@ -24,14 +24,20 @@ pub struct Config {
     pub issuer: Issuer,
     /// At least one.
     pub listen: Vec<Listen>,
+    /// Health and metrics; may be empty.
+    pub admin_listen: Vec<Listen>,
     pub data_dir: PathBuf,
     pub key_source: KeySource,
     pub brand: Brand,
     pub database_url: DatabaseUrl,
+    /// TLS of our own on the TCP addresses.
+    pub tls: Option<TlsFiles>,
     pub trusted_proxies: Vec<IpNet>,
+    pub limits: ConnectionLimits,
     pub tokens: TokenDefaults,
     pub sessions: Sessions,
     pub passwords: Passwords,
+    pub signing_keys: SigningKeys,
     pub rate_limits: RateLimits,
     pub log: Log,
     pub scopes: Vec<DeclaredScope>,
@@ -74,6 +80,22 @@ pub enum KeySource {
     File(PathBuf),
 }
 
+/// A certificate with its chain, and the private key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionLimits {
+    /// On all addresses together.
+    pub connections: u32,
+    /// From one network, unless it is a trusted proxy.
+    pub connections_per_peer: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Brand {
@@ -100,6 +122,13 @@ pub struct Passwords {
     pub min_length: u32,
     pub memory_kib: u32,
     pub iterations: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningKeys {
+    /// Zero: only by hand.
+    pub rotate_every: Span,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

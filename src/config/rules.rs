@@ -25,9 +25,11 @@ pub fn check(draft: &mut Draft) {
             inline(draft, entry);
         }
     }
+    listeners(draft);
     nameless_users(draft);
     resources(draft);
     sessions(draft);
+    tls(draft);
 }
 
 /// Copies of the tables at `parent`, so that the draft can be told about them.
@@ -74,6 +76,16 @@ fn inline(draft: &mut Draft, entry: &Entry) {
     }
 }
 
+fn listeners(draft: &mut Draft) {
+    let addresses = |key| draft.values.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (public, admin) = (addresses("listen"), addresses("admin_listen"));
+    let free = |address: &Value| address.as_str().is_some_and(|text| text.ends_with(":0"));
+    if let Some(shared) = admin.iter().find(|address| public.contains(address) && !free(address)) {
+        let advice = "give health and metrics an address of their own";
+        draft.error_at("admin_listen", &format!("is {shared}, as in `listen`; {advice}"));
+    }
+}
+
 fn nameless_users(draft: &mut Draft) {
     for (path, table) in at(draft, "users[]") {
         let given = |key| table.contains_key(key) || draft.was_refused(&join(&path, key));
@@ -115,5 +127,34 @@ fn sessions(draft: &mut Draft) {
                 &format!("is longer than `sessions.absolute` ({absolute}), which ends it first"),
             );
         }
+    }
+}
+
+fn tls(draft: &mut Draft) {
+    for (path, table) in at(draft, "tls") {
+        let (cert, key) = (join(&path, "cert_file"), join(&path, "key_file"));
+        let given = |key| table.contains_key(key);
+        match (given("cert_file"), given("key_file")) {
+            (true, false) if !draft.was_refused(&key) => {
+                draft.error_at(&key, &format!("is missing beside `{cert}`; add it, or leave both out"))
+            }
+            (false, true) if !draft.was_refused(&cert) => {
+                draft.error_at(&cert, &format!("is missing beside `{key}`; add it, or leave both out"))
+            }
+            (true, true) => tls_in_use(draft, &cert),
+            _ => {}
+        }
+    }
+}
+
+/// TLS that was set up and is not used, or not known to those who use it.
+fn tls_in_use(draft: &mut Draft, cert: &str) {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let listen = draft.values.get("listen").and_then(Value::as_array).cloned().unwrap_or_default();
+    if !listen.is_empty() && listen.iter().filter_map(text).all(|address| address.starts_with("unix:")) {
+        draft.warn_at(cert, "does nothing: `listen` has no TCP address");
+    }
+    if draft.values.get("issuer").and_then(text).is_some_and(|issuer| issuer.starts_with("http://")) {
+        draft.warn_at(cert, "is set, but `issuer` begins with http; apps will not find it there, make it https");
     }
 }

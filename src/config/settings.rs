@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use crate::crypto::password::{MAX_ITERATIONS, MAX_MEMORY_KIB};
 use crate::protocol::client::{
     AuthMethod, ClientMetadata, GrantType, IdTokenClaims, IntrospectionRight, RefreshTokenRotation, SigningAlg,
 };
@@ -75,10 +76,16 @@ pub const SECTIONS: &[Section] = &[
     section("", "The provider itself."),
     section("brand", "What people see on the pages."),
     section("database", "Where everything is stored."),
+    section(
+        "tls",
+        "TLS on the TCP addresses of `listen`, where no proxy ends it before. The files are read again when they change.",
+    ),
     section("proxy", "Reverse proxies in front of Keyward."),
+    section("limits", "How much is taken on at a time."),
     section("tokens", "Lifetimes of what is issued; each client may have its own."),
     section("sessions", "How long a browser stays signed in."),
     section("passwords", "Rules for new passwords, and the cost of their Argon2id hashes."),
+    section("signing_keys", "The keys that tokens are signed with; `keyward key list` shows them."),
     section("rate_limits", "How often something may be tried from one source."),
     section("log", "What the process logs."),
     section("scopes[]", "Scopes of your resources, beside the standard ones."),
@@ -115,6 +122,13 @@ pub const SETTINGS: &[Setting] = &[
         .presence(Presence::Required),
     setting("listen", Kind::Listen, "Where the provider accepts connections. Port 0 takes a free port.")
         .default(r#""127.0.0.1:8080""#),
+    setting(
+        "admin_listen",
+        Kind::Listen,
+        "Where `/health/live`, `/health/ready` and `/metrics` answer, in plain HTTP and without authentication: for \
+         your monitoring alone. Nowhere when absent.",
+    )
+    .example(r#""127.0.0.1:9090""#),
     setting("data_dir", Kind::Path, "The directory for what Keyward writes.").default(r#""data""#),
     setting(
         "key_dir",
@@ -139,12 +153,34 @@ pub const SETTINGS: &[Setting] = &[
     )
     .example(r#""sqlite://data/keyward.db""#),
     setting(
+        "tls.cert_file",
+        Kind::Path,
+        "The certificate in PEM, followed by the intermediate ones. With it TLS 1.2 and 1.3 are spoken, HTTP/2 and \
+         HTTP/1.1.",
+    )
+    .example(r#""/etc/letsencrypt/live/id.example.com/fullchain.pem""#),
+    setting("tls.key_file", Kind::Path, "Its private key in PEM, not encrypted.")
+        .example(r#""/etc/letsencrypt/live/id.example.com/privkey.pem""#),
+    setting(
         "proxy.trusted",
         Kind::Cidrs,
         "The peers whose `X-Forwarded-For` and `Forwarded` headers are believed, read right to left.",
     )
     .default("[]")
     .example(r#"["10.0.0.0/8"]"#),
+    setting(
+        "limits.connections",
+        Kind::Integer(16, 1_000_000),
+        "The most connections at a time, on all addresses together; fewer where the process may not open so many \
+         files. Beyond it the connection that has waited longest for its peer makes room.",
+    )
+    .default("10000"),
+    setting(
+        "limits.connections_per_peer",
+        Kind::Integer(1, 1_000_000),
+        "The same for one IPv4 address or IPv6 /64. Peers in `proxy.trusted` and unix sockets are exempt.",
+    )
+    .default("512"),
     setting("tokens.access_token_ttl", LIFETIME, "How long an access token is good.").default(r#""15m""#),
     setting("tokens.id_token_ttl", LIFETIME, "How long an ID token is good.").default(r#""1h""#),
     setting(
@@ -171,8 +207,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("sessions.absolute", LIFETIME, "A session ends so long after its sign-in, used or not.")
         .default(r#""30d""#),
     setting("passwords.min_length", Kind::Integer(1, 1024), "The fewest characters of a new password.").default("8"),
-    setting("passwords.memory_kib", Kind::Integer(1024, 4_194_304), "Memory of one hash, in KiB.").default("19456"),
-    setting("passwords.iterations", Kind::Integer(1, 100), "Passes of one hash over its memory.").default("2"),
+    setting("passwords.memory_kib", Kind::Integer(1024, MAX_MEMORY_KIB as i64), "Memory of one hash, in KiB.")
+        .default("19456"),
+    setting("passwords.iterations", Kind::Integer(1, MAX_ITERATIONS as i64), "Passes of one hash over its memory.")
+        .default("2"),
+    setting(
+        "signing_keys.rotate_every",
+        Kind::Duration(Span::ZERO, Span::days(3650)),
+        "How long a signing key signs until its successor takes over, which is published in time; `0s`: only by \
+         `keyward key rotate`.",
+    )
+    .default(r#""90d""#),
     setting("rate_limits.login.attempts", Kind::Integer(1, 1_000_000), "Sign-in attempts allowed within the window.")
         .default("5"),
     setting(

@@ -3,8 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac as _};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
+
+use crate::protocol::client::SigningAlg;
 
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
@@ -35,10 +37,13 @@ pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-/// `at_hash`, `c_hash` (OpenID Connect Core §3.1.3.6): the left half of the hash of the value, base64url. Every
-/// algorithm we sign with uses SHA-256.
-pub fn half_hash(value: &str) -> String {
-    base64url(&sha256(value.as_bytes())[..16])
+/// `at_hash`, `c_hash` (OpenID Connect Core §3.1.3.6): the left half of the hash of the value, base64url. The hash is
+/// the one inside the ID token's signature: SHA-512 in Ed25519 (RFC 8032 §5.1), SHA-256 in all others.
+pub fn half_hash(value: &str, alg: SigningAlg) -> String {
+    match alg {
+        SigningAlg::EdDsa => base64url(&Sha512::digest(value.as_bytes())[..32]),
+        SigningAlg::Rs256 | SigningAlg::Es256 | SigningAlg::Ps256 => base64url(&sha256(value.as_bytes())[..16]),
+    }
 }
 
 #[cfg(test)]
@@ -48,7 +53,9 @@ mod tests {
     #[test]
     fn half_hash_is_that_of_the_specification() {
         // OpenID Connect Core A.3: at_hash of this access token.
-        assert_eq!(half_hash("jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y"), "77QmUPtjPfzWtF2AnpK9RQ");
+        let access_token = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
+        assert_eq!(half_hash(access_token, SigningAlg::Rs256), "77QmUPtjPfzWtF2AnpK9RQ");
+        assert_eq!(half_hash(access_token, SigningAlg::EdDsa).len(), 43);
     }
 
     #[test]

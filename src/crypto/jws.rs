@@ -3,9 +3,11 @@
 //!
 //! Tokens are read by hand and not by `josekit::jwt`, whose date readers panic on numbers that a stranger chooses.
 
-use josekit::jwk::alg::ec::EcCurve;
+use josekit::jwk::alg::ec::{EcCurve, EcKeyPair};
+use josekit::jwk::alg::ed::{EdCurve, EdKeyPair};
+use josekit::jwk::alg::rsa::RsaKeyPair;
 use josekit::jwk::{Jwk, KeyPair as _};
-use josekit::jws::{ES256, JwsSigner, JwsVerifier, RS256};
+use josekit::jws::{ES256, EdDSA, JwsSigner, JwsVerifier, PS256, RS256};
 use serde_json::{Map, Value};
 
 use super::digest::{base64url, from_base64url, sha256};
@@ -38,39 +40,65 @@ pub struct VerifyingKey {
     jwk: Map<String, Value>,
 }
 
-/// A freshly made key pair, in the form the store keeps.
-pub struct GeneratedKey {
+/// A key pair in the form the store keeps.
+pub struct KeyPair {
     pub kid: String,
     pub alg: SigningAlg,
-    /// DER as [`SigningKey::from_der`] reads it: PKCS#8 for RSA, SEC 1 for EC.
+    /// DER as [`SigningKey::from_der`] reads it: PKCS#8 for RSA and Ed25519, SEC 1 for EC.
     pub private_der: Secret<Vec<u8>>,
     /// The public JWK (RFC 7517) with `kid`, `alg` and `use`.
     pub public_jwk: Map<String, Value>,
 }
 
 /// Makes a key pair with OpenSSL: about 40 ms for RSA, so never inside a request.
-pub fn generate(alg: SigningAlg) -> Result<GeneratedKey, CryptoError> {
-    let (der, jwk) = match alg {
-        SigningAlg::Rs256 => {
-            let pair = RS256.generate_key_pair(RSA_BITS)?;
-            (pair.to_der_private_key(), pair.to_jwk_public_key())
+pub fn generate(alg: SigningAlg) -> Result<KeyPair, CryptoError> {
+    Ok(match alg {
+        SigningAlg::Rs256 | SigningAlg::Ps256 => {
+            let pair = RsaKeyPair::generate(RSA_BITS)?;
+            KeyPair::new(alg, pair.to_der_private_key(), &pair.to_jwk_public_key())
         }
         SigningAlg::Es256 => {
-            let pair = josekit::jwk::alg::ec::EcKeyPair::generate(EcCurve::P256)?;
-            (pair.to_der_private_key(), pair.to_jwk_public_key())
+            let pair = EcKeyPair::generate(EcCurve::P256)?;
+            KeyPair::new(alg, pair.to_der_private_key(), &pair.to_jwk_public_key())
         }
-    };
-    let public_jwk = published_jwk(alg, jwk.as_ref());
-    let kid = public_jwk.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok(GeneratedKey { kid, alg, private_der: Secret::new(der), public_jwk })
+        SigningAlg::EdDsa => {
+            let pair = EdKeyPair::generate(EdCurve::Ed25519)?;
+            KeyPair::new(alg, pair.to_der_private_key(), &pair.to_jwk_public_key())
+        }
+    })
+}
+
+impl KeyPair {
+    fn new(alg: SigningAlg, private_der: Vec<u8>, public: &Jwk) -> Self {
+        let public_jwk = published_jwk(alg, public.as_ref());
+        let kid = public_jwk.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self { kid, alg, private_der: Secret::new(private_der), public_jwk }
+    }
+
+    /// The pair of a private key in DER, as [`SigningKey::from_der`] reads it.
+    pub fn from_der(alg: SigningAlg, der: &[u8]) -> Result<Self, CryptoError> {
+        let public = match alg {
+            SigningAlg::Rs256 | SigningAlg::Ps256 => RsaKeyPair::from_der(der)?.to_jwk_public_key(),
+            SigningAlg::Es256 => EcKeyPair::from_der(der, Some(EcCurve::P256))?.to_jwk_public_key(),
+            SigningAlg::EdDsa => EdKeyPair::from_der(der)?.to_jwk_public_key(),
+        };
+        Ok(Self::new(alg, der.to_vec(), &public))
+    }
+
+    /// The same pair under another name: relying parties may know it by that of the provider it came from.
+    pub fn named(mut self, kid: String) -> Self {
+        self.public_jwk.insert("kid".to_owned(), kid.as_str().into());
+        Self { kid, ..self }
+    }
 }
 
 /// The members of a public key that may be published, and no others: copying what is known to be public cannot
 /// leak what is not.
 fn published_jwk(alg: SigningAlg, jwk: &Map<String, Value>) -> Map<String, Value> {
     let members: &[&str] = match alg {
-        SigningAlg::Rs256 => &["e", "kty", "n"],
+        SigningAlg::Rs256 | SigningAlg::Ps256 => &["e", "kty", "n"],
         SigningAlg::Es256 => &["crv", "kty", "x", "y"],
+        SigningAlg::EdDsa => &["crv", "kty", "x"],
     };
     // RFC 7638 §3: the required members in lexical order, without white space.
     let mut public: Map<String, Value> =
@@ -87,6 +115,8 @@ impl SigningKey {
         let signer: Box<dyn JwsSigner> = match alg {
             SigningAlg::Rs256 => Box::new(RS256.signer_from_der(der)?),
             SigningAlg::Es256 => Box::new(ES256.signer_from_der(der)?),
+            SigningAlg::Ps256 => Box::new(PS256.signer_from_der(der)?),
+            SigningAlg::EdDsa => Box::new(EdDSA.signer_from_der(der)?),
         };
         Ok(Self { kid: kid.to_owned(), alg, signer })
     }
@@ -112,6 +142,8 @@ impl VerifyingKey {
         let verifier: Box<dyn JwsVerifier> = match alg {
             SigningAlg::Rs256 => Box::new(RS256.verifier_from_jwk(&key)?),
             SigningAlg::Es256 => Box::new(ES256.verifier_from_jwk(&key)?),
+            SigningAlg::Ps256 => Box::new(PS256.verifier_from_jwk(&key)?),
+            SigningAlg::EdDsa => Box::new(EdDSA.verifier_from_jwk(&key)?),
         };
         let kid = jwk.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(Self { kid, alg, verifier, jwk })

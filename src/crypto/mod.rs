@@ -4,6 +4,7 @@
 pub mod digest;
 pub mod jws;
 pub mod password;
+pub mod pem;
 pub mod refresh;
 pub mod seal;
 pub mod secret;

@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::respond;
+use super::serve::BodyProblem;
 use crate::issue::IssueError;
 use crate::protocol::error::{Error, ErrorCode};
 use crate::protocol::time::Span;
@@ -90,10 +91,24 @@ pub struct TokenError {
 }
 
 impl TokenError {
+    pub fn code(&self) -> ErrorCode {
+        self.error.code
+    }
+
     /// The same error as answer to a request with an `Authorization` header.
     pub fn challenged(self, challenge: bool) -> Self {
         Self { challenge, ..self }
     }
+}
+
+/// A request whose body was not read to its end, in the form of the same endpoints.
+pub fn body_refused(problem: BodyProblem) -> Response {
+    let description = match problem {
+        BodyProblem::TooSlow => "the body did not come in time",
+        BodyProblem::TooLarge => "the body is too large",
+    };
+    let body = json!({ "error": ErrorCode::InvalidRequest, "error_description": description });
+    respond::json(problem.status(), &body)
 }
 
 impl From<Error> for TokenError {

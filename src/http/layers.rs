@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -13,18 +14,26 @@ use futures_util::FutureExt as _;
 use http::header::{
     CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tracing::Instrument as _;
 
 use super::Shared;
-use super::error::Fault;
+use super::error::{Fault, body_refused};
 use super::extract::peer::{self, ClientAddress};
 use super::pages::{self, error::PageError};
+use super::serve::{BodyFate, BodyProblem};
 use crate::ambient::{Stopwatch, random_token};
+use crate::telemetry::{metrics, traces};
 
 /// Largest body we read. The largest thing anybody sends us is a hint or two.
 pub const BODY_LIMIT: usize = 64 * 1024;
 /// How long a request may take. A write that was queued goes on all the same.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest id that we take from a proxy.
+const LONGEST_ID: usize = 64;
+/// Bytes of a path that are told.
+const LOGGED_PATH: usize = 256;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -39,23 +48,46 @@ pub fn wrap(routes: Router, web: &Shared) -> Router {
 /// The outermost layer.
 async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> Response {
     let watch = Stopwatch::start();
-    let id = random_token::<12>(web.app.rng.as_ref());
-    let address = peer::client_address(&request, &web.app.config.trusted_proxies);
+    let trusted = &web.app.config.trusted_proxies;
+    let from_proxy = peer::is_from_proxy(&request, trusted);
+    let given = if from_proxy { given_id(&request) } else { None };
+    let id = given.unwrap_or_else(|| random_token::<12>(web.app.rng.as_ref()));
+    let address = peer::client_address(&request, trusted);
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(ClientAddress(address));
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    // The path only: queries carry codes, tickets and hints.
-    let path = request.uri().path().to_owned();
-
+    let seen = Seen::of(&request);
     let for_people = pages::wants_html(request.headers());
+    let trace = traces::ServerSpan::begin(&traces::Request {
+        method: seen.known_method,
+        scheme: if web.secure { "https" } else { "http" },
+        path: &seen.path,
+        route: seen.route(),
+        // Whoever may name a parent also decides whether we record.
+        parent: trace_parent(&request).filter(|_| from_proxy),
+    });
+    // At the highest level, so that every line that is logged inside bears the id, however little is logged.
+    let span = tracing::error_span!("request", request_id = %id, trace_id = tracing::field::Empty);
+    if let Some(trace_id) = trace.as_ref().and_then(traces::ServerSpan::trace_id) {
+        span.record("trace_id", tracing::field::display(trace_id));
+    }
 
-    let running = AssertUnwindSafe(tokio::time::timeout(TIMEOUT, next.run(request))).catch_unwind();
-    let mut response = match running.await {
+    let fate = BodyFate::of(&mut request);
+    let running = AssertUnwindSafe(tokio::time::timeout(TIMEOUT, run(request, next, &fate))).catch_unwind();
+    let running = running.instrument(span.clone());
+    let outcome = match &trace {
+        Some(trace) => trace.around(running).await,
+        None => running.await,
+    };
+    let _inside = span.enter();
+    let mut response = match outcome {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => failed(Fault::transient("the request took too long"), for_people),
         Err(_) => failed(Fault::new("a handler panicked"), for_people),
     };
+    if let Some(problem) = fate.problem() {
+        // Whatever the handler made of a body that broke off, this is why.
+        response = refused(problem, for_people);
+    }
     let mut detail = None;
     if let Some(page) = response.extensions_mut().remove::<PageError>() {
         detail = page.detail().map(str::to_owned);
@@ -65,20 +97,93 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let status = response.status().as_u16();
     let micros = watch.elapsed_micros();
-    let fault = response.extensions().get::<Fault>();
-    let route = route.as_deref().unwrap_or("-");
-    match (fault, detail) {
-        (Some(fault), _) => {
-            tracing::error!(request_id = %id, %method, path, route, status, micros, %fault, "request failed")
-        }
-        (None, Some(detail)) => {
-            tracing::warn!(request_id = %id, %method, path, route, status, micros, detail, "request refused")
-        }
-        (None, None) => tracing::info!(request_id = %id, %method, path, route, status, micros, "request"),
+    seen.tell(&response, detail.as_deref(), micros);
+    let status = response.status().as_u16();
+    metrics::http_request(seen.known_method, seen.route(), status, micros);
+    if let Some(trace) = trace {
+        trace.end(status);
     }
     response
+}
+
+/// What of a request may be told: its path only, since queries carry codes, tickets and hints.
+struct Seen {
+    method: Method,
+    /// For metrics and traces, where a client must not make new names.
+    known_method: &'static str,
+    route: Option<MatchedPath>,
+    path: String,
+}
+
+impl Seen {
+    fn of(request: &Request) -> Self {
+        let path = request.uri().path();
+        Self {
+            method: request.method().clone(),
+            known_method: metrics::known_method(request.method().as_str()),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            path: shortened(path),
+        }
+    }
+
+    fn route(&self) -> Option<&str> {
+        self.route.as_ref().map(MatchedPath::as_str)
+    }
+
+    /// One line for each request, inside its span.
+    fn tell(&self, response: &Response, detail: Option<&str>, micros: u64) {
+        let Self { method, path, .. } = self;
+        let route = self.route().unwrap_or("-");
+        let status = response.status().as_u16();
+        #[allow(clippy::cast_precision_loss)] // Exact for 285 years.
+        let duration_ms = micros as f64 / 1000.0;
+        match (response.extensions().get::<Fault>(), detail) {
+            (Some(fault), _) => {
+                tracing::error!(%method, path, route, status, duration_ms, %fault, "request failed")
+            }
+            (None, Some(detail)) => {
+                tracing::warn!(%method, path, route, status, duration_ms, detail, "request refused")
+            }
+            (None, None) => tracing::info!(%method, path, route, status, duration_ms, "request"),
+        }
+    }
+}
+
+/// Nothing of ours is longer, and a flood of long paths should not fill the disk.
+fn shortened(path: &str) -> String {
+    if path.len() <= LOGGED_PATH {
+        path.to_owned()
+    } else {
+        format!("{}…", &path[..path.floor_char_boundary(LOGGED_PATH)])
+    }
+}
+
+/// The id that a proxy gave the request, if it is one that can stand anywhere.
+fn given_id(request: &Request) -> Option<String> {
+    let mut given = request.headers().get_all(REQUEST_ID).iter();
+    let (Some(id), None) = (given.next()?.to_str().ok(), given.next()) else { return None };
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    ((1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(safe)).then(|| id.to_owned())
+}
+
+/// W3C Trace Context.
+fn trace_parent(request: &Request) -> Option<traces::Parent<'_>> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    Some(traces::Parent { traceparent: header("traceparent")?, tracestate: header("tracestate") })
+}
+
+/// A body that is announced as too large is refused before anybody waits for it.
+async fn run(request: Request, next: Next, fate: &BodyFate) -> Response {
+    if request.body().size_hint().lower() > BODY_LIMIT as u64 {
+        fate.set_too_large();
+        return Response::default();
+    }
+    next.run(request).await
+}
+
+fn refused(problem: BodyProblem, for_people: bool) -> Response {
+    if for_people { PageError::from(problem).into_response() } else { body_refused(problem) }
 }
 
 fn failed(fault: Fault, for_people: bool) -> Response {

@@ -1,6 +1,7 @@
 //! Every route in one table, and the layers around them. Handlers translate between HTTP and the rules; what is
 //! allowed is decided in `protocol`.
 
+pub mod admin;
 pub mod cors;
 pub mod demo;
 pub mod error;
@@ -16,10 +17,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
-use bytes::Bytes;
 
 use crate::app::App;
 use crate::protocol::metadata::path;
+use oauth::discovery::Document;
 use oauth::{authorize, discovery, introspect, revoke, token, userinfo};
 use pages::chrome::Branding;
 use pages::{assets, consent, login, logout};
@@ -31,8 +32,8 @@ pub type Routes = Router;
 pub struct Web {
     pub app: Arc<App>,
     pub branding: Branding,
-    pub openid_configuration: Bytes,
-    pub oauth_metadata: Bytes,
+    pub openid_configuration: Document,
+    pub oauth_metadata: Document,
     /// `https`: cookies are `Secure` and bear the `__Host-` prefix.
     pub secure: bool,
     /// `dev`: pages may tell what only an operator should know.
@@ -43,11 +44,10 @@ pub type Shared = Arc<Web>;
 
 impl Web {
     pub fn new(app: Arc<App>, development: bool) -> anyhow::Result<Shared> {
-        let document = |value: serde_json::Value| Bytes::from(value.to_string());
         Ok(Arc::new(Self {
             branding: Branding::new(&app.config)?,
-            openid_configuration: document(app.metadata.openid_configuration()),
-            oauth_metadata: document(app.metadata.oauth_metadata()),
+            openid_configuration: Document::json(&app.metadata.openid_configuration()),
+            oauth_metadata: Document::json(&app.metadata.oauth_metadata()),
             secure: app.config.issuer.is_https(),
             app,
             development,

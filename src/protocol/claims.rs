@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::client::SigningAlg;
 use super::error::Error;
 use super::scope::ScopeSet;
 use super::time::Timestamp;
@@ -187,6 +188,8 @@ pub struct IdToken<'a> {
     pub nonce: Option<&'a str>,
     pub sid: Option<&'a str>,
     pub access_token: &'a str,
+    /// How the ID token will be signed: `at_hash` follows it.
+    pub alg: SigningAlg,
     /// Scopes whose claims go into the token too; empty for `id_token_claims = "userinfo"`.
     pub scope_claims: &'a ScopeSet,
     pub claims: &'a ClaimsRequest,
@@ -204,7 +207,7 @@ impl IdToken<'_> {
         set("auth_time", self.authentication.auth_time.numeric_date().into());
         set("acr", self.authentication.acr.as_str().into());
         set("amr", json!(self.authentication.amr));
-        set("at_hash", half_hash(self.access_token).into());
+        set("at_hash", half_hash(self.access_token, self.alg).into());
         if let Some(nonce) = self.nonce {
             set("nonce", nonce.into());
         }
@@ -337,6 +340,7 @@ mod tests {
             nonce: Some("n"),
             sid: Some("s"),
             access_token: "t",
+            alg: SigningAlg::Rs256,
             scope_claims: &none,
             claims: &claims,
         };

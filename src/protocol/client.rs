@@ -58,10 +58,13 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// Signature algorithms of the tokens we issue (RFC 7518 §3.1).
+    /// Signature algorithms of the tokens we issue (RFC 7518 §3.1, RFC 8037 §3.1).
     pub enum SigningAlg {
         Rs256 = "RS256",
         Es256 = "ES256",
+        Ps256 = "PS256",
+        /// With Ed25519.
+        EdDsa = "EdDSA",
     }
 }
 

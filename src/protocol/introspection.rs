@@ -25,9 +25,9 @@ pub fn may_introspect(client: &Client, claims: &Map<String, Value>, metadata: &M
 }
 
 /// The answer about a live access token: its own claims (RFC 7662 §2.2, RFC 9068 §2.2).
-pub fn access_token(mut claims: Map<String, Value>, username: Option<&str>) -> Map<String, Value> {
+pub fn access_token(claims: &Map<String, Value>, username: Option<&str>) -> Map<String, Value> {
     let mut body = Map::from_iter([("active".to_owned(), Value::Bool(true))]);
-    body.append(&mut claims);
+    body.extend(claims.clone());
     body.insert("token_type".to_owned(), "Bearer".into());
     if let Some(username) = username {
         body.insert("username".to_owned(), username.into());

@@ -28,6 +28,9 @@ pub mod path {
     pub const CONSENT: &str = "/consent";
 }
 
+/// How long relying parties may keep `/jwks` and the discovery documents.
+pub const JWKS_LIFETIME: Span = Span::minutes(5);
+
 /// The only `response_type` so far.
 pub const RESPONSE_TYPE_CODE: &str = "code";
 

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use tracing::Instrument as _;
+
 use super::db::{Conn, Statements};
 use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
@@ -38,17 +40,18 @@ pub(super) async fn bump(conn: &mut Conn) -> Result<()> {
 }
 
 impl Store {
-    /// Reads the counter and drops the caches if it moved. Called every 500 ms.
-    pub async fn poll_changes(&self) -> Result<()> {
+    /// Reads the counter and drops the caches if it moved; whether it did. Called every 500 ms.
+    pub async fn poll_changes(&self) -> Result<bool> {
         // Taken before the read: a change that commits while we read is seen by the next poll.
         let asked_at = self.freshness.epoch.elapsed_micros();
         let row = self.db.row(|| sqlx::query("SELECT version FROM changes WHERE id = 1")).await?;
         let version: i64 = row.map_or(Ok(0), |row| column(&row, "version"))?;
-        if self.freshness.version.swap(version, Ordering::AcqRel) != version {
+        let moved = self.freshness.version.swap(version, Ordering::AcqRel) != version;
+        if moved {
             self.clients.clear();
         }
         self.freshness.read_at_micros.store(asked_at, Ordering::Release);
-        Ok(())
+        Ok(moved)
     }
 
     /// Runs an administrative change; in this process it holds from the next request on, in others within a second.
@@ -57,9 +60,9 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        let (db, clients) = (self.db.clone(), Arc::clone(&self.clients));
-        // A task of its own: whoever asked may go away, but not between the commit and the emptied cache.
-        let task = tokio::spawn(async move {
+        let (db, clients, standings) = (self.db.clone(), Arc::clone(&self.clients), Arc::clone(&self.standings));
+        // A task of its own: whoever asked may go away, but not between the commit and the emptied caches.
+        let work = async move {
             let outcome = db
                 .write(Statements::Several, move |conn| {
                     Box::pin(async move {
@@ -70,8 +73,9 @@ impl Store {
                 })
                 .await;
             clients.clear();
+            standings.forget();
             outcome
-        });
-        task.await.map_err(|_| StoreError::WriterStopped)?
+        };
+        tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::WriterStopped)?
     }
 }

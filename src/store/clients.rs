@@ -186,6 +186,8 @@ impl Store {
                 writes.push((old.is_none(), record));
             }
         }
+        // In one order for all processes, so that two which start at once wait for each other one after the other.
+        writes.sort_by(|(_, one), (_, other)| one.client.id.cmp(&other.client.id));
         if !writes.is_empty() {
             self.change(move |conn| Box::pin(async move { write_declared(conn, writes, now).await })).await?;
         }
@@ -209,23 +211,27 @@ async fn write_declared(conn: &mut Conn, writes: Vec<(bool, ClientRecord)>, now:
     for (is_new, record) in writes {
         if !is_new {
             update(conn, &record, now).await?;
-        } else if sqlx::query("SELECT id FROM clients WHERE id = $1")
-            .bind(record.client.id.as_str())
-            .fetch_optional(&mut *conn)
-            .await?
-            .is_none()
-        {
-            // Another process that starts at the same time may have been faster.
-            insert(conn, &record).await?;
+        } else if !super::users::try_subject(conn, record.client.id.as_str(), "client").await? {
+            // Another process that starts at the same time was faster, or the id is somebody else's.
+            let row = select(&record.client.id).fetch_optional(&mut *conn).await?;
+            if row.is_none() {
+                insert(conn, &record).await?;
+            }
+        } else {
+            insert_claimed(conn, &record).await?;
         }
     }
     Ok(())
 }
 
 async fn insert(conn: &mut Conn, record: &ClientRecord) -> Result<()> {
+    super::users::claim_subject(conn, record.client.id.as_str(), "client").await?;
+    insert_claimed(conn, record).await
+}
+
+async fn insert_claimed(conn: &mut Conn, record: &ClientRecord) -> Result<()> {
     let id = record.client.id.as_str();
     let now = record.created_at.millis();
-    super::users::claim_subject(conn, id, "client").await?;
     sqlx::query(
         "INSERT INTO clients (id, metadata, secrets, declared, created_at, updated_at, disabled_at)
          VALUES ($1, $2, $3, $4, $5, $5, $6)",

@@ -42,6 +42,7 @@ pub enum GrantCreation {
     SessionEnded,
 }
 
+/// The columns that [`read`] wants, of `grants` as `g`, beside those of the person.
 macro_rules! grant_columns {
     () => {
         "g.id, g.client_id, g.session_id, g.scope, g.resources, g.claims, g.auth_time, g.acr, g.amr, g.offline, \
@@ -50,7 +51,9 @@ macro_rules! grant_columns {
     };
 }
 
-fn read(row: &AnyRow) -> Result<StoredGrant> {
+pub(super) use grant_columns;
+
+pub(super) fn read(row: &AnyRow) -> Result<StoredGrant> {
     let user = users::read(row)?;
     let time = |name: &str| -> Result<Option<Timestamp>> { Ok(column::<Option<i64>>(row, name)?.map(Timestamp)) };
     let refresh = match (time("refresh_rotated_at")?, time("refresh_used_at")?, time("refresh_expires_at")?) {
@@ -183,7 +186,7 @@ impl Store {
 
     /// Ends a grant with all its tokens. `false` where it had ended before.
     pub async fn revoke_grant(&self, id: GrantId, reason: &'static str, now: Timestamp) -> Result<bool> {
-        self.conditional(move |conn| {
+        let revoked = self.conditional(move |conn| {
             Box::pin(async move {
                 sqlx::query(
                     "UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
@@ -194,13 +197,15 @@ impl Store {
                 .execute(conn)
                 .await
             })
-        })
-        .await
+        });
+        let revoked = revoked.await;
+        self.standings.forget();
+        revoked
     }
 
     /// Revokes one access token until it would have expired by itself.
     pub async fn revoke_access_token(&self, jti: String, expires_at: Timestamp) -> Result<()> {
-        self.conditional(move |conn| {
+        let revoked = self.conditional(move |conn| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO used_ids (kind, id, expires_at) VALUES ('jti', $1, $2) ON CONFLICT DO NOTHING")
                     .bind(jti)
@@ -208,9 +213,10 @@ impl Store {
                     .execute(conn)
                     .await
             })
-        })
-        .await
-        .map(drop)
+        });
+        let revoked = revoked.await;
+        self.standings.forget();
+        revoked.map(drop)
     }
 
     pub async fn is_access_token_revoked(&self, jti: &str) -> Result<bool> {

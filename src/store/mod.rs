@@ -2,6 +2,7 @@
 //! one statement or one transaction, and the same SQL text serves SQLite and PostgreSQL. `db.rs` alone knows the
 //! drivers. Nothing here decides a rule of the protocol.
 
+pub mod backup;
 pub mod changes;
 pub mod clients;
 pub mod consents;
@@ -12,6 +13,7 @@ pub mod keys;
 pub mod limits;
 pub mod purge;
 pub mod sessions;
+pub mod standing;
 pub mod tickets;
 pub mod users;
 
@@ -25,6 +27,7 @@ use sqlx::{ColumnIndex, Decode, Row as _, Type};
 use changes::Freshness;
 use clients::ClientCache;
 use db::Db;
+use standing::Standings;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +72,21 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// The connections for reads; on PostgreSQL those for writes as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool {
+    pub in_use: usize,
+    pub idle: usize,
+    pub most: usize,
+}
+
 /// The store. Cheap to clone; all clones share one database.
 #[derive(Clone)]
 pub struct Store {
     db: Db,
     clients: Arc<ClientCache>,
     freshness: Arc<Freshness>,
+    standings: Arc<Standings>,
 }
 
 impl Store {
@@ -82,9 +94,19 @@ impl Store {
     pub async fn open(database_url: &str) -> Result<Self> {
         let db = Db::open(database_url).await?;
         db.migrate().await?;
-        let store = Self { db, clients: Arc::default(), freshness: Arc::default() };
+        let store = Self { db, clients: Arc::default(), freshness: Arc::default(), standings: Arc::default() };
         store.poll_changes().await?;
         Ok(store)
+    }
+
+    /// Whether the tables are as this release needs them; those of a newer release are as well.
+    pub async fn is_migrated(&self) -> Result<bool> {
+        let (found, needed) = self.db.migrated().await?;
+        Ok(found >= Some(needed))
+    }
+
+    pub fn pool(&self) -> Pool {
+        self.db.pool()
     }
 
     /// Ends all connections once the writes that were accepted are done.

@@ -32,6 +32,32 @@ pub struct SignedIn {
     pub last_seen_at: Timestamp,
 }
 
+/// A live session as an operator sees it: without what proves it.
+#[derive(Clone, Debug)]
+pub struct ListedSession {
+    pub id: SessionId,
+    pub user_id: UserId,
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub auth_time: Timestamp,
+    pub created_at: Timestamp,
+    pub last_seen_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+fn read_listed(row: &AnyRow) -> Result<ListedSession> {
+    Ok(ListedSession {
+        id: SessionId::new(column::<String>(row, "id")?),
+        user_id: UserId::new(column::<String>(row, "user_id")?),
+        username: column(row, "username")?,
+        email: column(row, "email")?,
+        auth_time: Timestamp(column(row, "auth_time")?),
+        created_at: Timestamp(column(row, "created_at")?),
+        last_seen_at: Timestamp(column(row, "last_seen_at")?),
+        expires_at: Timestamp(column(row, "expires_at")?),
+    })
+}
+
 fn read(row: &AnyRow) -> Result<SignedIn> {
     let user = users::read(row)?;
     let authentication = Authentication {
@@ -62,20 +88,21 @@ impl Store {
     /// same person who signs in again keeps the `sid`, under a new secret. `false` where the password was changed or
     /// the person disabled since it was checked.
     pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<bool> {
-        self.db
-            .write(Statements::Several, move |conn| {
-                Box::pin(async move {
-                    if !super::users::hold_password(conn, &new.user_id, &new.password_hash).await? {
-                        return Ok(false);
-                    }
-                    if let Some(old) = replaced.filter(|old| *old != new.id) {
-                        end(conn, &old, now).await?;
-                    }
-                    upsert(conn, &new, now).await?;
-                    Ok(true)
-                })
+        let began = self.db.write(Statements::Several, move |conn| {
+            Box::pin(async move {
+                if !super::users::hold_password(conn, &new.user_id, &new.password_hash).await? {
+                    return Ok(false);
+                }
+                if let Some(old) = replaced.filter(|old| *old != new.id) {
+                    end(conn, &old, now).await?;
+                }
+                upsert(conn, &new, now).await?;
+                Ok(true)
             })
-            .await
+        });
+        let began = began.await;
+        self.standings.forget();
+        began
     }
 
     /// Notes that a session was used, at most as often as the caller asks.
@@ -94,9 +121,73 @@ impl Store {
             .await
     }
 
+    /// Up to `limit` live sessions, of one person or of all, in the order of their ids, after the one with id `after`.
+    pub async fn sessions(
+        &self,
+        user_id: Option<&UserId>,
+        after: Option<&SessionId>,
+        limit: i64,
+        idle: Span,
+        now: Timestamp,
+    ) -> Result<Vec<ListedSession>> {
+        // By id, which an index orders and which still tells where to go on when that session has ended.
+        let sql = "SELECT s.id, s.user_id, u.username, u.email, s.auth_time, s.created_at, s.last_seen_at, s.expires_at
+             FROM sessions s JOIN users u ON u.id = s.user_id
+             WHERE s.id > $1 AND ($2 = '' OR s.user_id = $2)
+                 AND s.expires_at > $3 AND s.last_seen_at > $4 AND u.disabled_at IS NULL
+             ORDER BY s.id LIMIT $5";
+        let after = after.map_or("", SessionId::as_str).to_owned();
+        let user_id = user_id.map_or("", UserId::as_str).to_owned();
+        let seen_after = (now - idle).millis();
+        let statement = || {
+            let statement = sqlx::query(sql).bind(after.clone()).bind(user_id.clone()).bind(now.millis());
+            statement.bind(seen_after).bind(limit)
+        };
+        self.db.rows(statement).await?.iter().map(read_listed).collect()
+    }
+
+    /// Ends a session from outside, as a sign-out would; whose it was.
+    pub async fn revoke_session(&self, id: SessionId, now: Timestamp) -> Result<Option<UserId>> {
+        self.change(move |conn| {
+            Box::pin(async move {
+                let row = sqlx::query("DELETE FROM sessions WHERE id = $1 RETURNING user_id")
+                    .bind(id.as_str())
+                    .fetch_optional(&mut *conn)
+                    .await?;
+                let Some(row) = row else { return Ok(None) };
+                super::grants::revoke_online_of_session(conn, &id, now).await?;
+                Ok(Some(UserId::new(column::<String>(&row, "user_id")?)))
+            })
+        })
+        .await
+    }
+
+    /// Ends every session of a person, as sign-outs would; how many there were.
+    pub async fn revoke_sessions_of_user(&self, user_id: UserId, now: Timestamp) -> Result<usize> {
+        self.change(move |conn| {
+            Box::pin(async move {
+                // Whoever signs in at the same moment does so before this or after it.
+                users::hold(conn, &user_id).await?;
+                let rows = sqlx::query("DELETE FROM sessions WHERE user_id = $1 RETURNING id")
+                    .bind(user_id.as_str())
+                    .fetch_all(&mut *conn)
+                    .await?;
+                for row in &rows {
+                    let id = SessionId::new(column::<String>(row, "id")?);
+                    super::grants::revoke_online_of_session(conn, &id, now).await?;
+                }
+                Ok(rows.len())
+            })
+        })
+        .await
+    }
+
     /// Signs out: ends the session and its online grants with their tokens; offline grants live on.
     pub async fn end_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
-        self.db.write(Statements::Several, move |conn| Box::pin(async move { end(conn, &id, now).await })).await
+        let ended = self.db.write(Statements::Several, move |conn| Box::pin(async move { end(conn, &id, now).await }));
+        let ended = ended.await;
+        self.standings.forget();
+        ended
     }
 }
 

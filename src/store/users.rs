@@ -21,16 +21,28 @@ pub struct NewUser {
     pub email: Option<String>,
     pub email_verified: bool,
     pub claims: Map<String, Value>,
-    /// PHC string.
+    /// A PHC string, or as the system spelled it that the person comes from.
     pub password_hash: Option<Secret<String>>,
+    pub disabled_at: Option<Timestamp>,
 }
 
 /// What creating a person came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
     Yes,
+    /// As somebody's `sub`, or as a client's id; now or before.
+    IdTaken,
     UsernameTaken,
     EmailTaken,
+}
+
+/// Who goes by a name or an id already.
+#[derive(Clone, Debug)]
+pub struct Namesakes {
+    /// Nobody twice.
+    pub people: Vec<User>,
+    /// The id was given before, to a person or to a client.
+    pub id_given: bool,
 }
 
 /// The columns that [`read`] wants, of `users` as `u`.
@@ -62,6 +74,16 @@ pub(super) fn read(row: &AnyRow) -> Result<User> {
 pub(super) async fn claim_subject(conn: &mut Conn, id: &str, kind: &'static str) -> Result<()> {
     sqlx::query("INSERT INTO subjects (id, kind) VALUES ($1, $2)").bind(id).bind(kind).execute(conn).await?;
     Ok(())
+}
+
+/// The same; `false` where it was given before, by a transaction that has committed.
+pub(super) async fn try_subject(conn: &mut Conn, id: &str, kind: &'static str) -> Result<bool> {
+    let done = sqlx::query("INSERT INTO subjects (id, kind) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(id)
+        .bind(kind)
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 impl Store {
@@ -103,14 +125,63 @@ impl Store {
         self.db.rows(|| sqlx::query(sql).bind(after.clone()).bind(limit)).await?.iter().map(read).collect()
     }
 
+    /// The people of the direct realm who go by any of these.
+    pub async fn namesakes(
+        &self,
+        id: Option<&UserId>,
+        username: Option<&str>,
+        email: Option<&str>,
+    ) -> Result<Namesakes> {
+        let sql = concat!(
+            "SELECT ",
+            user_columns!(),
+            " FROM users u WHERE u.id IN (
+                 SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'username' AND i.value = $2
+                 UNION SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3
+                 UNION SELECT o.id FROM users o WHERE o.realm = $1 AND o.id = $4)
+             ORDER BY u.id"
+        );
+        // Nobody's name is empty.
+        let [id, username, email] = [id.map(UserId::as_str), username, email].map(|name| name.unwrap_or("").to_owned());
+        // First, so that whoever is made between the two questions is not an id without a person.
+        let given = "SELECT id FROM subjects WHERE id = $1";
+        let id_given = !id.is_empty() && self.db.row(|| sqlx::query(given).bind(id.clone())).await?.is_some();
+        let statement =
+            || sqlx::query(sql).bind(REALM_DIRECT).bind(username.clone()).bind(email.clone()).bind(id.clone());
+        let people = self.db.rows(statement).await?.iter().map(read).collect::<Result<Vec<_>>>()?;
+        Ok(Namesakes { people, id_given })
+    }
+
     /// Creates a person of the direct realm; the database decides whose name it is.
     pub async fn create_user(&self, user: NewUser, now: Timestamp) -> Result<Created> {
         let result = self.change(move |conn| Box::pin(async move { insert(conn, &user, now).await })).await;
         match result {
-            Err(StoreError::Refused(USERNAME_TAKEN)) => Ok(Created::UsernameTaken),
-            Err(StoreError::Refused(EMAIL_TAKEN)) => Ok(Created::EmailTaken),
+            Err(StoreError::Refused(why)) => refused(why),
             other => other.map(|()| Created::Yes),
         }
+    }
+
+    /// Creates many people in one transaction; whoever cannot be made leaves the others be.
+    pub async fn create_users(&self, users: Vec<NewUser>, now: Timestamp) -> Result<Vec<Created>> {
+        self.change(move |conn| {
+            Box::pin(async move {
+                let mut created = Vec::with_capacity(users.len());
+                for user in &users {
+                    created.push(match insert(conn, user, now).await {
+                        Ok(()) => Created::Yes,
+                        Err(StoreError::Refused(why)) => {
+                            if why != ID_TAKEN {
+                                take_back(conn, &user.id).await?;
+                            }
+                            refused(why)?
+                        }
+                        Err(error) => return Err(error),
+                    });
+                }
+                Ok(created)
+            })
+        })
+        .await
     }
 
     /// Sets the password and ends all that the old one opened: sessions and grants. `false` where there is no such
@@ -203,14 +274,32 @@ pub(super) async fn hold(conn: &mut Conn, id: &UserId) -> Result<bool> {
     Ok(done.rows_affected() > 0)
 }
 
+const ID_TAKEN: &str = "id taken";
 const USERNAME_TAKEN: &str = "username taken";
 const EMAIL_TAKEN: &str = "email taken";
 
+fn refused(why: &'static str) -> Result<Created> {
+    match why {
+        ID_TAKEN => Ok(Created::IdTaken),
+        USERNAME_TAKEN => Ok(Created::UsernameTaken),
+        EMAIL_TAKEN => Ok(Created::EmailTaken),
+        other => Err(StoreError::Refused(other)),
+    }
+}
+
+/// Writes a person; refuses where the id or a name is taken, by then with a part of them written.
 async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
-    claim_subject(conn, user.id.as_str(), "user").await?;
+    // Not by the error of a unique key, which would end PostgreSQL's transaction for whoever comes behind.
+    let claimed = sqlx::query("INSERT INTO subjects (id, kind) VALUES ($1, 'user') ON CONFLICT DO NOTHING")
+        .bind(user.id.as_str())
+        .execute(&mut *conn)
+        .await?;
+    if claimed.rows_affected() == 0 {
+        return Err(StoreError::Refused(ID_TAKEN));
+    }
     sqlx::query(
-        "INSERT INTO users (id, realm, username, email, email_verified, claims, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+        "INSERT INTO users (id, realm, username, email, email_verified, claims, created_at, updated_at, disabled_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8)",
     )
     .bind(user.id.as_str())
     .bind(REALM_DIRECT)
@@ -219,6 +308,7 @@ async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
     .bind(i64::from(user.email_verified))
     .bind(to_json("user", &user.claims)?)
     .bind(now.millis())
+    .bind(user.disabled_at.map(Timestamp::millis))
     .execute(&mut *conn)
     .await?;
     let names = [("username", &user.username, USERNAME_TAKEN), ("email", &user.email, EMAIL_TAKEN)];
@@ -239,6 +329,14 @@ async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
     }
     if let Some(hash) = &user.password_hash {
         store_hash(conn, &user.id, hash, now).await?;
+    }
+    Ok(())
+}
+
+/// Removes what [`insert`] wrote of somebody in this transaction; not even the id was given then.
+async fn take_back(conn: &mut Conn, id: &UserId) -> Result<()> {
+    for sql in ["DELETE FROM users WHERE id = $1", "DELETE FROM subjects WHERE id = $1"] {
+        sqlx::query(sql).bind(id.as_str()).execute(&mut *conn).await?;
     }
     Ok(())
 }

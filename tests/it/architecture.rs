@@ -9,7 +9,7 @@ use proc_macro2::{TokenStream, TokenTree};
 
 /// Modules by floor, lowest first. A module may name those of its own floor and of those below.
 const FLOORS: [&[&str]; 9] = [
-    &["ambient", "crypto", "protocol"],
+    &["ambient", "crypto", "protocol", "telemetry"],
     &["config", "store"],
     &["keys", "limit", "passwords"],
     &["app"],
@@ -21,8 +21,14 @@ const FLOORS: [&[&str]; 9] = [
 ];
 
 /// Modules of one floor that must not know each other all the same.
-const STRANGERS: [(&str, &str); 4] =
-    [("protocol", "ambient"), ("config", "store"), ("store", "config"), ("jobs", "http")];
+const STRANGERS: [(&str, &str); 6] = [
+    ("protocol", "ambient"),
+    ("protocol", "telemetry"),
+    ("crypto", "telemetry"),
+    ("config", "store"),
+    ("store", "config"),
+    ("jobs", "http"),
+];
 
 /// What a room must not hold: identifiers that may not stand in files below it (or outside, with `Only`).
 enum Rule {
@@ -30,13 +36,17 @@ enum Rule {
     Only { rooms: &'static [&'static str], words: &'static [&'static str] },
 }
 
-const RULES: [Rule; 3] = [
+const RULES: [Rule; 4] = [
     Rule::Never {
         room: "protocol",
         words: &["async", "await", "sqlx", "axum", "tokio", "rand", "SystemTime", "Instant", "Clock", "Rng", "OsRng"],
     },
     Rule::Only { rooms: &["store"], words: &["sqlx"] },
     Rule::Only { rooms: &["http"], words: &["axum"] },
+    Rule::Only {
+        rooms: &["telemetry"],
+        words: &["metrics_exporter_prometheus", "opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],
+    },
 ];
 
 struct Source {

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::on_both_databases;
-use crate::support::{Backend, Browser, CALLBACK, Page, Provider, VERIFIER, challenge, claims_of};
+use crate::support::{Backend, Browser, CALLBACK, Page, Provider, VERIFIER, challenge, claims_of, header_of};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -77,12 +77,6 @@ fn tells(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "`{part}` is missing in: {text}");
     }
-}
-
-/// The header of a JWT.
-fn header_of(token: &str) -> Value {
-    let header = token.split('.').next().expect("a JWT");
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).expect("base64url")).expect("JSON")
 }
 
 fn jwks_keys(page: &Page) -> Vec<serde_json::Map<String, Value>> {
@@ -424,6 +418,7 @@ on_both_databases! {
             let secret = match key.alg {
                 SigningAlg::Rs256 => private.rsa().expect("an RSA key").d().to_vec(),
                 SigningAlg::Es256 => private.ec_key().expect("an EC key").private_key().to_vec(),
+                other => panic!("nobody asked for {other}"),
             };
             let row = format!("{} {}", key.sealed_private, Value::Object(key.public_jwk.clone()));
             // Neither the whole key nor a part of its secret number, in no encoding.

@@ -1,16 +1,25 @@
 //! The tests of the whole: the real router on both databases, a browser with cookies, and a clock that the test
-//! sets. Each file mirrors one of `src`; `support` holds the harness.
+//! sets. Each file mirrors one of `src` or shows a promise of the whole; `support` holds the harness.
 
 mod support;
 
 mod architecture;
+mod attacks;
 mod authorize;
+mod cli;
+mod cluster;
 mod conformance;
+mod deploy;
 mod durability;
+mod import;
+mod key_life;
 mod keys;
 mod login;
 mod logout;
+mod migrations;
+mod observability;
 mod openidconnect_crate;
 mod process;
+mod serving;
 mod store;
 mod token;

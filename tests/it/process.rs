@@ -14,8 +14,9 @@ use keyward::account::declared::{Profile, create_user};
 use keyward::crypto::digest::sha256;
 use serde_json::Value;
 
-use crate::support::process::{Ran, Running, SITE_PASSWORD, SITE_SECRET, Site, free_port, wait_for};
-use crate::support::{Backend, CALLBACK, Provider, form_fields};
+use crate::support::collector::Collector;
+use crate::support::process::{Ran, Running, SITE_PASSWORD, SITE_SECRET, Site, free_port, over_the_wire, wait_for};
+use crate::support::{Backend, Browser, CALLBACK, Provider, form_fields};
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
@@ -746,7 +747,16 @@ async fn nothing_secret_is_logged(backend: Backend, format: &str) {
         Backend::Postgres => backend.create(site.dir.path()).await,
     };
     site.configure(&site.default_config(&format!("[database]\nurl = \"{url}\"\n[log]\nformat = \"{format}\"\n")));
-    let running = site.serve_with(&[("KEYWARD_LOG", "trace")]).await;
+    let collector = Collector::start().await;
+    let admin = format!("http://127.0.0.1:{}", free_port());
+    let running = site
+        .serve_with(&[
+            ("KEYWARD_LOG", "trace"),
+            ("KEYWARD_ADMIN_LISTEN", &admin["http://".len()..]),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20collector-2718281828"),
+        ])
+        .await;
 
     let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     let challenge = "code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256";
@@ -774,6 +784,10 @@ async fn nothing_secret_is_logged(backend: Backend, format: &str) {
     let refreshed = site.refresh(&tokens.text("refresh_token")).await;
     assert_eq!(refreshed.status, 200, "{}", refreshed.body);
     assert_eq!(site.userinfo(&refreshed.text("access_token")).await, 200);
+    for token in [refreshed.text("access_token"), refreshed.text("refresh_token")] {
+        let answer = site.call("web", SITE_SECRET, "/introspect", &[("token", &token)]).await;
+        assert_eq!(answer.body["active"], true, "{}", answer.body);
+    }
     let secret_in_body = [&redeem[..], &[("client_id", "web"), ("client_secret", SITE_SECRET)]].concat();
     let replay = browser.post("/token", &secret_in_body).await;
     assert_eq!(replay.json()["error"], "invalid_grant");
@@ -789,11 +803,25 @@ async fn nothing_secret_is_logged(backend: Backend, format: &str) {
     browser.get(&format!("/nowhere?code={code}")).await;
     browser.post("/login", &[("username", "alice"), ("password", SITE_PASSWORD)]).await;
     let logout = format!("/logout?id_token_hint={}", tokens.text("id_token"));
-    browser.get(&logout).await;
+    let page = browser.get(&logout).await;
+    if page.body.contains("logout-confirm") {
+        browser.submit(&page, &[]).await;
+    }
+    assert!(!site.is_signed_in(&mut browser).await);
+    let metrics = Browser::new(over_the_wire(&admin), &admin).get("/metrics").await.body;
     let ran = running.terminate().await.ok();
-    let log = format!("{}{}", ran.stdout, ran.stderr);
+    let traces = String::from_utf8_lossy(&collector.bytes()).replace('\n', " ");
+    // All that leaves the process for an operator's eyes.
+    let log = format!("{}{}\n{metrics}\n{traces}", ran.stdout, ran.stderr);
 
-    for (what, line) in [("each request", "/token"), ("its id", "request_id"), ("a warning", "WARN")] {
+    for (what, line) in [
+        ("each request", "/token"),
+        ("its id", "request_id"),
+        ("its trace", "trace_id"),
+        ("a warning", "WARN"),
+        ("metrics", "keyward_sign_ins_total{"),
+        ("traces", "POST /introspect"),
+    ] {
         assert!(log.contains(line), "{what} should be there, or nothing was tested");
     }
     let mut secrets = vec![
@@ -809,6 +837,7 @@ async fn nothing_secret_is_logged(backend: Backend, format: &str) {
         ("session cookie", session),
         ("ticket", ticket[ticket.len() - 60..].to_owned()),
         ("form token", csrf),
+        ("password of the collector", "collector-2718281828".to_owned()),
         ("hash of the client secret", URL_SAFE_NO_PAD.encode(sha256(SITE_SECRET.as_bytes()))),
         ("password hash", "$argon2".to_owned()),
         ("master key", std::fs::read_to_string(site.path("keys/master.key")).expect("a key").trim_end().to_owned()),
@@ -827,12 +856,12 @@ async fn nothing_secret_is_logged(backend: Backend, format: &str) {
 }
 
 #[tokio::test]
-async fn the_loudest_log_on_sqlite_holds_no_secret() {
+async fn attack_157_the_loudest_log_on_sqlite_holds_no_secret() {
     nothing_secret_is_logged(Backend::Sqlite, "pretty").await;
 }
 
 #[tokio::test]
-async fn the_loudest_log_on_postgres_holds_no_secret() {
+async fn attack_157_the_loudest_log_on_postgres_holds_no_secret() {
     nothing_secret_is_logged(Backend::Postgres, "json").await;
 }
 

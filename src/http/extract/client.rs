@@ -16,6 +16,13 @@ use crate::protocol::error::Error;
 use crate::protocol::params::Params;
 use crate::store::clients::ClientRecord;
 
+/// A request whose sender is not proven yet.
+pub struct Unproven {
+    headers: HeaderMap,
+    secret_in_url: bool,
+    pub params: Params,
+}
+
 /// A request whose sender is proven, with the parameters of its body.
 pub struct Caller {
     record: Arc<ClientRecord>,
@@ -28,7 +35,7 @@ impl Caller {
     }
 }
 
-impl FromRequest<Shared> for Caller {
+impl FromRequest<Shared> for Unproven {
     type Rejection = TokenError;
 
     async fn from_request(request: Request, web: &Shared) -> Result<Self, TokenError> {
@@ -38,13 +45,28 @@ impl FromRequest<Shared> for Caller {
         let request = Request::from_parts(parts, body);
         let FormParams(params) = FormParams::from_request(request, web).await.unwrap_or_else(infallible);
         let params = params?;
+        Ok(Self { headers, secret_in_url: query?.get("client_secret").is_some(), params })
+    }
+}
+
+impl Unproven {
+    /// Finds out who sent it.
+    pub async fn prove(self, web: &Web) -> Result<Caller, TokenError> {
         // In the URL a secret would end up in logs.
-        if query?.get("client_secret").is_some() {
+        if self.secret_in_url {
             return Err(Error::invalid_request("client_secret must not be sent in the URL").into());
         }
-        let challenge = headers.contains_key(AUTHORIZATION);
-        let record = authenticate(web, &headers, &params).await.map_err(|error| error.challenged(challenge))?;
-        Ok(Self { record, params })
+        let challenge = self.headers.contains_key(AUTHORIZATION);
+        let record = authenticate(web, &self.headers, &self.params).await;
+        Ok(Caller { record: record.map_err(|error| error.challenged(challenge))?, params: self.params })
+    }
+}
+
+impl FromRequest<Shared> for Caller {
+    type Rejection = TokenError;
+
+    async fn from_request(request: Request, web: &Shared) -> Result<Self, TokenError> {
+        Unproven::from_request(request, web).await?.prove(web).await
     }
 }
 

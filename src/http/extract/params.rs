@@ -4,10 +4,11 @@ use std::convert::Infallible;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
+use crate::http::serve::BodyFate;
 use crate::protocol::error::Error;
 use crate::protocol::params::Params;
 
@@ -28,14 +29,20 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
 impl<S: Send + Sync> FromRequest<S> for FormParams {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Infallible> {
         if !is_form(request.headers()) {
             let text = "the body must be application/x-www-form-urlencoded in UTF-8";
             return Ok(Self(Err(Error::invalid_request(text))));
         }
+        let fate = BodyFate::of(&mut request);
         let params = match Bytes::from_request(request, state).await {
             Ok(body) => parse(&body),
-            Err(_) => Err(Error::invalid_request("the body is too large or broke off")),
+            Err(rejection) => {
+                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    fate.set_too_large();
+                }
+                Err(Error::invalid_request("the body is too large or broke off"))
+            }
         };
         Ok(Self(params))
     }

@@ -20,6 +20,12 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
     }
 }
 
+/// Whether the request was handed to us by a trusted proxy; over a unix socket it always was.
+pub fn is_from_proxy(request: &Request, trusted: &[IpNet]) -> bool {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+    peer.is_none_or(|peer| trusted.iter().any(|net| net.contains(&peer)))
+}
+
 /// The first address from the right that is no trusted proxy. Whatever stands left of it, the client could have
 /// written itself. A unix socket is reached only by a proxy of this machine, so its header is believed too.
 pub fn client_address(request: &Request, trusted: &[IpNet]) -> Option<IpAddr> {

@@ -77,7 +77,7 @@ async fn parse(web: &Web, params: &Params) -> Result<Parsed, PageError> {
     let client = record.as_ref().map(|record| &record.client);
     let addressed = Addressed::prove(params, client, &app.metadata.issuer).map_err(unaddressed)?;
     let hint = addressed.id_token_hint().and_then(|hint| app.keys.current().verify(hint, TYP_ID_TOKEN).ok());
-    match addressed.validate(&app.metadata, hint.as_ref()) {
+    match addressed.validate(&app.metadata, hint.as_deref()) {
         Ok(request) => Ok(Parsed::Ticket(Box::new(Ticket::new(web, request)))),
         Err(error) => Ok(Parsed::Answer(deliver(web, addressed.target().error(&error), client)?)),
     }

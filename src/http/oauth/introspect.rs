@@ -35,8 +35,8 @@ async fn describe(app: &App, client: &Client, token: &str) -> StoreResult<Option
         if !introspection::may_introspect(client, &live.token.claims, &app.metadata) {
             return Ok(None);
         }
-        let username = live.grant.as_ref().and_then(|(_, user)| user.username.as_deref());
-        return Ok(Some(introspection::access_token(live.token.claims, username)));
+        let username = live.grant().and_then(|(_, user)| user.username.as_deref());
+        return Ok(Some(introspection::access_token(&live.token.claims, username)));
     }
     let Some((stored, generation)) = live::refresh_token(app, token).await? else { return Ok(None) };
     let (grant, user) = (stored.grant, stored.user);

@@ -8,13 +8,12 @@ use serde_json::{Map, Value};
 use crate::account::audit::{self, About};
 use crate::app::App;
 use crate::crypto::digest::constant_time_eq;
-use crate::http::Shared;
 use crate::http::error::{Fault, TokenError};
-use crate::http::extract::client::Caller;
-use crate::http::respond;
+use crate::http::extract::client::Unproven;
+use crate::http::{Shared, Web, respond};
 use crate::issue::{self, Minted, Tokens};
 use crate::live;
-use crate::protocol::client::Client;
+use crate::protocol::client::{Client, GrantType};
 use crate::protocol::grant::{
     Effect, Grant as _, GrantRecord, Issuance, Refusal, TokenRequest, authorization_code, refresh_token,
 };
@@ -22,12 +21,33 @@ use crate::protocol::params::Params;
 use crate::protocol::user::User;
 use crate::store::events::EventKind;
 use crate::store::grants::StoredGrant;
+use crate::telemetry::metrics;
 
 /// How often a request that was overtaken by another on the same grant is decided again. Each time the grant has
 /// moved on, so the second decision is final but for a third request in between.
 const TRIES: usize = 8;
 
-pub async fn token(State(web): State<Shared>, caller: Caller) -> Result<Response, TokenError> {
+pub async fn token(State(web): State<Shared>, request: Result<Unproven, TokenError>) -> Result<Response, TokenError> {
+    let grant_type = request.as_ref().map_or(metrics::UNSUPPORTED, |request| grant_type(&request.params));
+    let answer = match request {
+        Ok(request) => answer(&web, request).await,
+        Err(error) => Err(error),
+    };
+    metrics::token_request(
+        grant_type,
+        answer.as_ref().map_or_else(|error| error.code().as_str(), |_| metrics::SUCCESS),
+    );
+    answer
+}
+
+/// The grant as metrics name it: one of ours or none.
+fn grant_type(params: &Params) -> &'static str {
+    let known = params.get("grant_type").and_then(|name| name.parse::<GrantType>().ok());
+    known.map_or(metrics::UNSUPPORTED, GrantType::as_str)
+}
+
+async fn answer(web: &Web, request: Unproven) -> Result<Response, TokenError> {
+    let caller = request.prove(web).await?;
     let client = caller.client();
     for _ in 0..TRIES {
         if let Some(tokens) = attempt(&web.app, client, &caller.params).await? {

@@ -64,9 +64,9 @@ async fn answer(web: &Web, token: &str) -> Result<Response, BearerError> {
     if !claims::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) {
         return Err(refused().into());
     }
-    let Some((grant, user)) = live.grant.filter(|_| live.scope.contains(scope::OPENID)) else {
+    let Some((grant, user)) = live.grant().filter(|_| live.scope.contains(scope::OPENID)) else {
         let error = Error::new(ErrorCode::InsufficientScope, "the access token lacks the scope openid");
         return Err(error.into());
     };
-    Ok(respond::json(StatusCode::OK, &claims::userinfo(&user, &live.scope, &grant.claims)))
+    Ok(respond::json(StatusCode::OK, &claims::userinfo(user, &live.scope, &grant.claims)))
 }

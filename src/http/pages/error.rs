@@ -8,6 +8,7 @@ use super::view::{ErrorPage, Fact, Link};
 use super::{Forms, html};
 use crate::http::Web;
 use crate::http::error::{Fault, with_retry_after};
+use crate::http::serve::BodyProblem;
 use crate::protocol::authorize::Unaddressed;
 use crate::protocol::client::Client;
 use crate::protocol::error::Error;
@@ -167,6 +168,23 @@ impl From<Fault> for PageError {
         page.0.retry_after = fault.transient.then_some(Span::from_secs(2));
         page.0.fault = Some(fault);
         page
+    }
+}
+
+/// A form that did not arrive whole.
+impl From<BodyProblem> for PageError {
+    fn from(problem: BodyProblem) -> Self {
+        let (heading, lead) = match problem {
+            BodyProblem::TooSlow => (
+                "Your request didn’t arrive in time",
+                "The connection is very slow or broke off, so nothing was done. Go back and try again.",
+            ),
+            BodyProblem::TooLarge => (
+                "That was more than we can take",
+                "What was sent is far larger than any form here, so nothing was done. Go back and try again.",
+            ),
+        };
+        Self::new(problem.status(), "This request doesn’t work", heading, lead)
     }
 }
 

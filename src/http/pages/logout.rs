@@ -87,11 +87,11 @@ pub async fn post(
 async fn resolve(web: &Web, params: &Params) -> Result<LogoutRequest, PageError> {
     let hint = params.get("id_token_hint");
     let hint = hint.and_then(|hint| web.app.keys.current().verify(hint, TYP_ID_TOKEN).ok());
-    let record = match unverified_client_id(params, hint.as_ref()) {
+    let record = match unverified_client_id(params, hint.as_deref()) {
         None => None,
         Some(id) => web.app.store.client(&id).await.map_err(Fault::from)?,
     };
-    Ok(LogoutRequest::resolve(params, hint.as_ref(), record.as_ref().map(|record| &record.client)))
+    Ok(LogoutRequest::resolve(params, hint.as_deref(), record.as_ref().map(|record| &record.client)))
 }
 
 /// A request that waits for a click, or for the redirect that brings the cookies.

@@ -8,7 +8,7 @@ use crate::protocol::ids::GrantId;
 use crate::protocol::metadata::Metadata;
 use crate::protocol::params::Params;
 use crate::protocol::pkce;
-use crate::protocol::time::Timestamp;
+use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 
 /// An authorization code: the id of its grant and 256 random bits, of which the store keeps the hash.
@@ -40,6 +40,9 @@ impl Code {
         sha256(self.secret.as_bytes())
     }
 }
+
+/// How far the clocks of two processes may be apart.
+const CLOCK_SKEW: Span = Span::minutes(1);
 
 /// Parameters of the grant.
 pub struct AuthorizationCode {
@@ -90,7 +93,9 @@ impl Grant for AuthorizationCode {
             let effect = Effect::Revoke { grant_id: grant.id, reason: RevocationReason::CodeReplayed };
             return Err(Refusal { error: Error::invalid_grant("the code was used before"), effect });
         }
-        if grant.revoked_at.is_some() || now >= grant.code_expires_at {
+        // A clock that was set back must not lengthen a code's life: one from the future is refused as well.
+        let issued_at = grant.code_expires_at - metadata.tokens.authorization_code_ttl;
+        if grant.revoked_at.is_some() || now >= grant.code_expires_at || now + CLOCK_SKEW < issued_at {
             return Err(unknown().into());
         }
         let user = facts.user.filter(User::is_active).ok_or_else(unknown)?;
@@ -116,7 +121,6 @@ mod tests {
     use crate::protocol::error::ErrorCode::{self, InvalidGrant, InvalidTarget};
     use crate::protocol::metadata::tests::metadata;
     use crate::protocol::pkce::CodeChallenge;
-    use crate::protocol::time::Span;
 
     const CB: &str = "redirect_uri=https://app.test/cb";
     const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -165,6 +169,14 @@ mod tests {
             ("other redirect_uri", "redirect_uri=https://app.test/CB", Some(grant()), Some(user()), refused),
             ("uninvited redirect_uri", CB, with(&|g| g.redirect_uri = None), Some(user()), refused),
             ("expired", CB, with(&|g| g.code_expires_at = NOW), Some(user()), refused),
+            (
+                "by a clock a minute ahead",
+                CB,
+                with(&|g| g.code_expires_at = NOW + Span::minutes(2)),
+                Some(user()),
+                Ok(()),
+            ),
+            ("from the future", CB, with(&|g| g.code_expires_at = NOW + Span::hours(1)), Some(user()), refused),
             ("revoked", CB, with(&|g| g.revoked_at = Some(NOW)), Some(user()), refused),
             ("deleted person", CB, Some(grant()), None, refused),
             ("disabled person", CB, Some(grant()), Some(User { disabled_at: Some(NOW), ..user() }), refused),

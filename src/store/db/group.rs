@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statements, configure_sqlite, sqlite_code};
 use crate::store::{Result, StoreError};
+use crate::telemetry::metrics;
 
 /// Writes that wait; further ones wait outside.
 const QUEUE: usize = 1024;
@@ -76,6 +77,9 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
             batch.waiting.push_back(next);
         }
         let outcome = run_batch(&mut conn, &options, &mut batch).await;
+        if outcome.is_ok() {
+            metrics::commit_batch(batch.ran.len());
+        }
         let why = outcome.err();
         if let Some(why) = &why {
             tracing::error!(error = %why, "a batch of writes was rolled back");

@@ -17,11 +17,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use percent_encoding::percent_decode_str;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
+use sqlx::migrate::Migrator;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _};
 use tokio::sync::RwLock;
+use tracing::Instrument as _;
 
-use super::{Result, StoreError};
+use super::{Pool, Result, StoreError};
+use crate::telemetry::metrics::Timer;
+use crate::telemetry::traces;
 use group::Queue;
 
 pub(super) type Conn = AnyConnection;
@@ -121,9 +125,7 @@ impl Db {
             Writer::Sqlite { path, .. } => Some(lock_file(&lock_path(path)).await?),
             Writer::Postgres { .. } => None,
         };
-        let mut migrations = sqlx::migrate!("./migrations");
-        // A newer release may have added tables while this one still runs beside it.
-        migrations.set_ignore_missing(true);
+        let migrations = migrations();
         // On a connection of its own, with the rights to write. `run_direct` and not `run`: the latter's generic
         // `Acquire` would make this future one that no other thread may run.
         let mut conn = self.options.connect().await?;
@@ -134,6 +136,20 @@ impl Db {
         conn.close().await?;
         drop(lock);
         outcome.map_err(|error| StoreError::Unusable(format!("the database could not be migrated: {error}")))
+    }
+
+    /// The last migration that the tables have seen, and the one that this release needs.
+    pub(super) async fn migrated(&self) -> Result<(Option<i64>, i64)> {
+        let sql = "SELECT MAX(version) AS version FROM _sqlx_migrations WHERE success";
+        let row = self.row(|| sqlx::query(sql)).await?;
+        let found = row.map(|row| super::column(&row, "version")).transpose()?.flatten();
+        Ok((found, migrations().iter().map(|migration| migration.version).max().unwrap_or_default()))
+    }
+
+    pub(super) fn pool(&self) -> Pool {
+        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
+        let most = self.pool.options().get_max_connections() as usize;
+        Pool { in_use: size.saturating_sub(idle), idle, most }
     }
 
     /// Waits for the writes that were accepted, then ends the connections.
@@ -152,6 +168,7 @@ impl Db {
 
     /// At most one row. `statement` builds the query anew if the connection turns out to be stale.
     pub(super) async fn row(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Option<AnyRow>> {
+        let _watched = (Timer::db_read(), traces::step("database read"));
         for _ in 0..STALE_AT_ONCE {
             match statement().fetch_optional(&self.pool).await {
                 Err(error) if is_stale(&error) => {}
@@ -162,6 +179,7 @@ impl Db {
     }
 
     pub(super) async fn rows(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Vec<AnyRow>> {
+        let _watched = (Timer::db_read(), traces::step("database read"));
         for _ in 0..STALE_AT_ONCE {
             match statement().fetch_all(&self.pool).await {
                 Err(error) if is_stale(&error) => {}
@@ -177,20 +195,42 @@ impl Db {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
+        let _watched = (Timer::db_write(), traces::step("database write"));
         match &self.writer {
             Writer::Sqlite { queue, .. } => queue.write(statements, write).await,
             Writer::Postgres { running } => {
                 let pool = self.pool.clone();
                 let running = Arc::clone(running).read_owned().await;
-                let task = tokio::spawn(async move {
+                let work = async move {
                     let outcome = write_postgres(&pool, write).await;
                     drop(running);
                     outcome
-                });
-                task.await.map_err(|_| StoreError::WriterStopped)?
+                };
+                tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::WriterStopped)?
             }
         }
     }
+}
+
+fn migrations() -> Migrator {
+    let mut migrations = sqlx::migrate!("./migrations");
+    // A newer release may have added tables while this one still runs beside it.
+    migrations.set_ignore_missing(true);
+    migrations
+}
+
+/// The file of an SQLite database; `None` for PostgreSQL.
+pub(super) fn sqlite_file(url: &str) -> Result<Option<PathBuf>> {
+    url.strip_prefix("sqlite://").map(sqlite_path).transpose()
+}
+
+/// A connection to an SQLite database that is there, for reading it whole: it makes nothing, and configures nothing
+/// that would stay.
+pub(super) async fn connect_to_copy(url: &str) -> Result<Conn> {
+    sqlx::any::install_default_drivers();
+    let mut conn = quiet(AnyConnectOptions::from_str(&format!("{url}?mode=rw"))?).connect().await?;
+    sqlx::query("PRAGMA busy_timeout = 5000").execute(&mut conn).await?;
+    Ok(conn)
 }
 
 /// Statement logs would carry bound values of every request; slow ones say enough by their SQL text.

@@ -71,6 +71,25 @@ impl Browser {
         fields: Option<&[(&str, &str)]>,
         headers: &[(&str, &str)],
     ) -> Page {
+        let (body, content_type) = match fields {
+            None => (String::new(), None),
+            Some(fields) => {
+                let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+                (form, Some("application/x-www-form-urlencoded"))
+            }
+        };
+        self.send_text(method, url, content_type, body, headers).await
+    }
+
+    /// A body of any kind.
+    pub async fn send_text(
+        &mut self,
+        method: Method,
+        url: &str,
+        content_type: Option<&str>,
+        body: String,
+        headers: &[(&str, &str)],
+    ) -> Page {
         let origin = url::Url::parse(&self.issuer).expect("the issuer").origin().ascii_serialization();
         let path = url.strip_prefix(&origin).unwrap_or(url);
         assert!(path.starts_with('/'), "{url} is not at the provider");
@@ -82,14 +101,11 @@ impl Browser {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = match fields {
-            None => Body::empty(),
-            Some(fields) => {
-                request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-                Body::from(form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish())
-            }
-        };
-        let response = self.router.clone().oneshot(request.body(body).expect("a request")).await.expect("an answer");
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let request = request.body(Body::from(body)).expect("a request");
+        let response = self.router.clone().oneshot(request).await.expect("an answer");
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 1 << 20).await.expect("a body");
         self.keep_cookies(&parts.headers);

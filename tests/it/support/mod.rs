@@ -3,18 +3,25 @@
 #![allow(clippy::disallowed_types)] // Tests make their own randomness and read real JSON.
 
 mod browser;
+pub mod collector;
 pub mod crowd;
 mod database;
 pub mod disk;
+mod doors;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 mod provider;
 pub mod trace;
 pub mod wire;
 
 pub use browser::{Browser, Page, form_fields, text_of};
 pub use database::Backend;
-pub use provider::{CALLBACK, Provider, TokenAnswer, VERIFIER, challenge, claims_of};
+pub use doors::{Doors, at_once};
+pub use provider::{
+    CALLBACK, CONFIG, Provider, SPA_CALLBACK, TokenAnswer, VERIFIER, call, challenge, claims_of, header_of, spa_fields,
+    spa_url, tables,
+};
 
 /// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.
 #[macro_export]

@@ -54,12 +54,14 @@ pub async fn wait_for<T>(what: &str, mut asked: impl AsyncFnMut() -> Option<T>) 
     }
 }
 
-/// The program in `dir`, without settings from the environment of the tests.
-fn keyward(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keyward");
+
+/// A command in `dir`, without settings from the environment of the tests.
+fn in_dir(dir: &Path, program: &str) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(dir);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KEYWARD_") {
+        if ["KEYWARD_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -269,8 +271,15 @@ name = "Alice Archer"
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = keyward(self.dir.path());
+        let mut command = in_dir(self.dir.path(), PROGRAM);
         command.args(args);
+        command
+    }
+
+    /// The same as a process that may open so many files; a word of the shell.
+    pub fn command_with_files(&self, files: &str, args: &[&str]) -> Command {
+        let mut command = in_dir(self.dir.path(), "sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), PROGRAM]).args(args);
         command
     }
 
@@ -304,7 +313,7 @@ name = "Alice Archer"
 
     pub async fn answers(&self, running: &mut Running) {
         let client = client();
-        let url = format!("{}/.well-known/openid-configuration", self.issuer);
+        let url = format!("{}/.well-known/openid-configuration", self.base());
         wait_for("an answer", async || {
             if let Some(ran) = running.ended() {
                 panic!("it ended: {ran:?}");
@@ -316,7 +325,12 @@ name = "Alice Archer"
 
     /// A browser that talks to the process.
     pub fn browser(&self) -> Browser {
-        Browser::new(over_the_wire(&self.issuer), &self.issuer)
+        Browser::new(over_the_wire(&self.base()), &self.issuer)
+    }
+
+    /// Where the process itself listens; one of several has the issuer of all.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     pub async fn sign_in(&self, browser: &mut Browser, username: &str, password: &str) -> Page {
@@ -385,17 +399,21 @@ name = "Alice Archer"
         self.browser().send(http::Method::GET, "/userinfo", None, &headers).await.status.as_u16()
     }
 
-    /// Asks until the answer is no. Whatever is asked later than a second from now has to be answered so.
-    pub async fn within_a_second(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let changed = Instant::now();
-        loop {
-            let asked = Instant::now();
-            if holds().await {
-                return;
-            }
-            assert!(asked - changed <= Duration::from_secs(1), "not true a second later: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    pub async fn within_a_second(&self, what: &str, holds: impl AsyncFnMut() -> bool) {
+        within_a_second(what, holds).await;
+    }
+}
+
+/// Asks until it holds. Whatever is asked later than a second from now has to be answered so.
+pub async fn within_a_second(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let changed = Instant::now();
+    loop {
+        let asked = Instant::now();
+        if holds().await {
+            return;
         }
+        assert!(asked - changed <= Duration::from_secs(1), "not true a second later: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -13,14 +13,21 @@ use keyward::ambient::{Clock, SystemRng};
 use keyward::app::App;
 use keyward::config::{Sources, load};
 use keyward::http::{Web, router};
+use keyward::protocol::ids::{ClientId, UserId};
 use keyward::protocol::time::{Span, Timestamp};
+use keyward::protocol::user::LoginName;
+use keyward::store::clients::ClientRecord;
+use keyward::store::users::REALM_DIRECT;
 use serde_json::Value;
+use sqlx::AnyConnection;
 use tempfile::TempDir;
 
 use super::browser::{Browser, Page};
 use super::database::Backend;
 
 pub const CALLBACK: &str = "https://app.test/cb";
+/// Where `spa` is sent back to.
+pub const SPA_CALLBACK: &str = "https://spa.test/cb";
 /// RFC 7636 appendix B.
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
@@ -28,9 +35,9 @@ pub fn challenge() -> &'static str {
     "code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
 }
 
-/// `web` is confidential and asks for consent, `first` is first-party, `spa` is public, `machine` acts for itself,
+/// What stands behind `issuer` and `listen`. `web` is confidential and asks for consent, `first` is first-party, `spa` is public, `machine` acts for itself,
 /// `rs` serves a resource. Secrets are the ids with `-secret` behind.
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 data_dir = "data"
 key_dir = "keys"
 [brand]
@@ -138,6 +145,8 @@ pub struct Provider {
     pub issuer: String,
     pub database_url: String,
     pub dir: TempDir,
+    /// What its configuration has beyond [`CONFIG`].
+    more: String,
 }
 
 /// A token response.
@@ -158,11 +167,71 @@ impl TokenAnswer {
     }
 }
 
+/// What `spa` sends to redeem a code.
+pub fn spa_fields(code: &str) -> [(&str, &str); 4] {
+    let grant = ("grant_type", "authorization_code");
+    [grant, ("code", code), ("redirect_uri", SPA_CALLBACK), ("code_verifier", VERIFIER)]
+}
+
 /// The claims of a JWT, unverified.
 #[track_caller]
 pub fn claims_of(token: &str) -> Value {
     let payload = token.split('.').nth(1).expect("a JWT");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64url")).expect("JSON")
+}
+
+/// The header of a JWT, unverified.
+#[track_caller]
+pub fn header_of(token: &str) -> Value {
+    let header = token.split('.').next().expect("a JWT");
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).expect("base64url")).expect("JSON")
+}
+
+/// `/authorize` of a client with more parameters.
+pub fn authorize_url_for(issuer: &str, client_id: &str, more: &str) -> String {
+    let mut url = format!("{issuer}/authorize?client_id={client_id}&response_type=code");
+    for (name, value) in [("redirect_uri", CALLBACK), ("scope", "openid"), ("state", "xyz")] {
+        if !more.contains(&format!("{name}=")) {
+            url.push_str(&format!("&{name}={}", value.replace(' ', "+")));
+        }
+    }
+    if more.is_empty() { url } else { format!("{url}&{more}") }
+}
+
+/// Where the public client `spa` begins, with PKCE.
+pub fn spa_url(issuer: &str, scope: &str) -> String {
+    authorize_url_for(issuer, "spa", &format!("scope={scope}&redirect_uri={SPA_CALLBACK}&{}", challenge()))
+}
+
+/// Starts at `url`, signs alice in and allows what is asked; the redirect that leaves for the app.
+pub async fn authorize(browser: &mut Browser, url: &str) -> Page {
+    let page = browser.get(url).await;
+    let mut page = browser.follow(page).await;
+    for _ in 0..3 {
+        page = if page.body.contains("id=\"login-submit\"") {
+            let next = browser.submit(&page, &[("username", "alice"), ("password", "correct horse")]).await;
+            browser.follow(next).await
+        } else if page.body.contains("id=\"consent-allow\"") {
+            let next = browser.submit(&page, &[("decision", "allow")]).await;
+            browser.follow(next).await
+        } else {
+            return page;
+        };
+    }
+    page
+}
+
+/// A request of a client with `client_secret_basic`, or as the public client where `client_id` is `spa`.
+pub async fn call(browser: &mut Browser, client_id: &str, path: &str, fields: &[(&str, &str)]) -> TokenAnswer {
+    let mut fields = fields.to_vec();
+    let basic = format!("Basic {}", STANDARD.encode(format!("{client_id}:{client_id}-secret")));
+    let headers = if client_id == "spa" { vec![] } else { vec![("authorization", basic.as_str())] };
+    if client_id == "spa" {
+        fields.push(("client_id", "spa"));
+    }
+    let page = browser.send(http::Method::POST, path, Some(&fields), &headers).await;
+    let body = if page.body.is_empty() { Value::Null } else { page.json() };
+    TokenAnswer { status: page.status.as_u16(), body }
 }
 
 impl Provider {
@@ -183,12 +252,13 @@ impl Provider {
         declared::sync(&app).await.expect("declared clients and users");
         let app = Arc::new(app);
         let router = routes(&app, "127.0.0.1");
-        Self { app, router, clock, issuer: issuer.to_owned(), database_url, dir }
+        Self { app, router, clock, issuer: issuer.to_owned(), database_url, dir, more: more.to_owned() }
     }
 
     /// Another process on the same database, as far as it can be one here: its own pools, caches and keyring.
     pub async fn second(&self) -> (Arc<App>, Router) {
-        let app = Arc::new(open(&self.dir, &self.database_url, &self.issuer, "", Arc::clone(&self.clock)).await);
+        let clock = Arc::clone(&self.clock);
+        let app = Arc::new(open(&self.dir, &self.database_url, &self.issuer, &self.more, clock).await);
         let router = routes(&app, "127.0.0.1");
         (app, router)
     }
@@ -212,13 +282,7 @@ impl Provider {
     }
 
     pub fn authorize_url_for(&self, client_id: &str, more: &str) -> String {
-        let mut url = format!("{}/authorize?client_id={client_id}&response_type=code", self.issuer);
-        for (name, value) in [("redirect_uri", CALLBACK), ("scope", "openid"), ("state", "xyz")] {
-            if !more.contains(&format!("{name}=")) {
-                url.push_str(&format!("&{name}={}", value.replace(' ', "+")));
-            }
-        }
-        if more.is_empty() { url } else { format!("{url}&{more}") }
+        authorize_url_for(&self.issuer, client_id, more)
     }
 
     /// Signs alice in with a password.
@@ -233,20 +297,7 @@ impl Provider {
 
     /// Starts at `url`, signs alice in and allows what is asked; the redirect that leaves for the app.
     pub async fn authorize(&self, browser: &mut Browser, url: &str) -> Page {
-        let page = browser.get(url).await;
-        let mut page = browser.follow(page).await;
-        for _ in 0..3 {
-            page = if page.body.contains("id=\"login-submit\"") {
-                let next = browser.submit(&page, &[("username", "alice"), ("password", "correct horse")]).await;
-                browser.follow(next).await
-            } else if page.body.contains("id=\"consent-allow\"") {
-                let next = browser.submit(&page, &[("decision", "allow")]).await;
-                browser.follow(next).await
-            } else {
-                return page;
-            };
-        }
-        page
+        authorize(browser, url).await
     }
 
     /// A code for alice.
@@ -261,20 +312,26 @@ impl Provider {
     }
 
     pub async fn call(&self, client_id: &str, path: &str, fields: &[(&str, &str)]) -> TokenAnswer {
-        let mut fields = fields.to_vec();
-        let basic = format!("Basic {}", STANDARD.encode(format!("{client_id}:{client_id}-secret")));
-        let headers = if client_id == "spa" { vec![] } else { vec![("authorization", basic.as_str())] };
-        if client_id == "spa" {
-            fields.push(("client_id", "spa"));
-        }
-        let page = self.browser().send(http::Method::POST, path, Some(&fields), &headers).await;
-        let body = if page.body.is_empty() { Value::Null } else { page.json() };
-        TokenAnswer { status: page.status.as_u16(), body }
+        call(&mut self.browser(), client_id, path, fields).await
     }
 
     /// Redeems a code of the client `first`.
     pub async fn redeem(&self, code: &str) -> TokenAnswer {
-        self.token("first", &[("grant_type", "authorization_code"), ("code", code), ("redirect_uri", CALLBACK)]).await
+        self.redeem_as("first", code).await
+    }
+
+    /// Redeems a code at the address that most clients have, without PKCE.
+    pub async fn redeem_as(&self, client_id: &str, code: &str) -> TokenAnswer {
+        let fields = [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", CALLBACK)];
+        self.token(client_id, &fields).await
+    }
+
+    /// Tokens of the public client `spa`, whose refresh tokens rotate.
+    pub async fn spa_tokens(&self) -> TokenAnswer {
+        let code = self.code(&mut self.browser(), &spa_url(&self.issuer, "openid+offline_access")).await;
+        let answer = self.token("spa", &spa_fields(&code)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer
     }
 
     /// Tokens for alice at the client `first` with this scope.
@@ -302,33 +359,72 @@ impl Provider {
     /// Rows of every table, by a connection of its own.
     pub async fn row_counts(&self) -> Vec<(String, i64)> {
         use sqlx::{AssertSqlSafe, Connection as _, Row as _};
-        sqlx::any::install_default_drivers();
-        let mut conn = sqlx::AnyConnection::connect(&self.database_url).await.expect("the database");
+        let mut conn = self.connection().await;
         let mut counts = Vec::new();
-        for table in [
-            "changes",
-            "clients",
-            "consents",
-            "events",
-            "grants",
-            "identifiers",
-            "limits",
-            "passwords",
-            "pushed_requests",
-            "sessions",
-            "settings",
-            "signing_keys",
-            "subjects",
-            "used_ids",
-            "users",
-        ] {
+        for table in tables(self.backend(), &mut conn).await {
             let sql = format!("SELECT COUNT(*) AS n FROM {table}");
             let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut conn).await.expect("a count");
-            counts.push((table.to_owned(), row.get::<i64, _>("n")));
+            counts.push((table, row.get::<i64, _>("n")));
         }
         conn.close().await.expect("closing");
         counts
     }
+
+    /// A connection of the test's own.
+    pub async fn connection(&self) -> AnyConnection {
+        use sqlx::Connection as _;
+        sqlx::any::install_default_drivers();
+        AnyConnection::connect(&self.database_url).await.expect("the database")
+    }
+
+    /// The kind of database that it stands on.
+    pub fn backend(&self) -> Backend {
+        if self.database_url.starts_with("sqlite:") { Backend::Sqlite } else { Backend::Postgres }
+    }
+
+    /// The `sub` of somebody who has this username.
+    pub async fn user_id(&self, username: &str) -> UserId {
+        let name = LoginName::Username(username.to_owned());
+        let found = self.app.store.user_by_login(REALM_DIRECT, &name).await.expect("an answer");
+        found.expect("a person").0.id
+    }
+
+    /// Changes a client's registration, as the command line does.
+    pub async fn change_client(&self, id: &str, change: impl FnOnce(&mut ClientRecord)) {
+        let record = self.app.store.client(&ClientId::new(id)).await.expect("an answer").expect("the client");
+        let mut record = ClientRecord::clone(&record);
+        change(&mut record);
+        assert!(self.app.store.update_client(record, self.app.now()).await.expect("an answer"));
+    }
+
+    /// Switches a client off, or on again.
+    pub async fn set_client_disabled(&self, id: &str, disabled: bool) {
+        let now = self.app.now();
+        self.change_client(id, |record| record.client.disabled_at = disabled.then_some(now)).await;
+    }
+
+    /// Switches a person off, or on again.
+    pub async fn set_user_disabled(&self, username: &str, disabled: bool) {
+        let (id, now) = (self.user_id(username).await, self.app.now());
+        let done = self.app.store.set_user_disabled(id, disabled.then_some(now), now).await;
+        assert!(done.expect("an answer"));
+    }
+}
+
+/// Every table of ours in a database.
+pub async fn tables(backend: Backend, conn: &mut AnyConnection) -> Vec<String> {
+    use sqlx::Row as _;
+    let sql = match backend {
+        Backend::Sqlite => {
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> '_sqlx_migrations' ORDER BY 1"
+        }
+        Backend::Postgres => {
+            "SELECT CAST(tablename AS TEXT) AS name FROM pg_tables
+             WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations' ORDER BY 1"
+        }
+    };
+    let rows = sqlx::query(sql).fetch_all(conn).await.expect("the tables");
+    rows.iter().map(|row| row.get::<String, _>("name")).collect()
 }
 
 async fn open(dir: &TempDir, database_url: &str, issuer: &str, more: &str, clock: Arc<TestClock>) -> App {

@@ -1,0 +1,195 @@
+//! `keyward backup`: a consistent copy of a running SQLite, and a word on what else to keep.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::Global;
+use super::output::{self, Format};
+use super::progress::Progress;
+use crate::ambient::{Clock as _, SystemClock};
+use crate::config::{Config, KeySource, Sources, named_files};
+use crate::keys::MASTER_KEY_FILE;
+use crate::store::backup::{copy_sqlite, database_file};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  keyward backup /var/backups/keyward/            (makes keyward-20300102T030405Z.db there)
+  keyward backup --force /var/backups/keyward.db
+
+The provider may run meanwhile. docs/backup.md tells how to restore, and what PostgreSQL needs.";
+
+#[derive(Args)]
+pub struct BackupArgs {
+    /// The file to write, or a directory, in which the file is named after the time.
+    #[arg(value_name = "FILE|DIR")]
+    target: PathBuf,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    force: bool,
+}
+
+pub async fn run(args: BackupArgs, global: &Global, format: Format) -> anyhow::Result<()> {
+    let sources = super::sources(global);
+    let config = super::load_from(&sources)?;
+    let keep = what_to_keep(&config, &sources)?;
+    let Some(database) = database_file(&config.database_url)? else {
+        bail!("{}", advice_for_postgres(&config.database_url, &keep));
+    };
+    let database = fs::canonicalize(&database).with_context(|| database.display().to_string())?;
+    let target = target_file(&args.target)?;
+    refuse_database(&target, &database)?;
+    ensure!(args.force || !target.exists(), "{} exists; name another file, or pass --force", target.display());
+
+    let progress = Progress::spinner(format!("copying {}", database.display()));
+    let written = tokio::select! {
+        written = write(&config, &target, args.force) => written,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was written"),
+    };
+    drop(progress);
+    let bytes = written?;
+    report(format, &target, bytes, &database, &keep);
+    Ok(())
+}
+
+/// Copies under a temporary name beside the target, so that whoever finds the target finds all of it.
+async fn write(config: &Config, target: &Path, force: bool) -> anyhow::Result<u64> {
+    let dir = target.parent().context("the file has no directory")?;
+    let place = || dir.display().to_string();
+    // Readable by its owner alone, as is every file of this kind.
+    let partial = tempfile::Builder::new().prefix(".keyward-backup-").tempfile_in(dir).with_context(place)?;
+    copy_sqlite(&config.database_url, partial.path()).await?;
+    partial.as_file().sync_all().with_context(place)?;
+    let bytes = partial.as_file().metadata()?.len();
+    let persisted = if force { partial.persist(target) } else { partial.persist_noclobber(target) };
+    persisted.map_err(|error| error.error).with_context(|| target.display().to_string())?;
+    File::open(dir).and_then(|dir| dir.sync_all()).with_context(place)?;
+    Ok(bytes)
+}
+
+/// Where the backup goes; in a directory it is named after the time.
+fn target_file(target: &Path) -> anyhow::Result<PathBuf> {
+    if target.is_dir() {
+        let time: String = output::time(SystemClock.now()).chars().filter(|c| !"-:".contains(*c)).collect();
+        // Whole seconds are enough of a name.
+        let seconds = time.split(['.', 'Z']).next().unwrap_or_default();
+        return Ok(fs::canonicalize(target)?.join(format!("keyward-{seconds}Z.db")));
+    }
+    let wants_dir = target.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let absolute = std::path::absolute(target)?;
+    let dir = absolute.parent().and_then(|dir| fs::canonicalize(dir).ok()).filter(|dir| dir.is_dir() && !wants_dir);
+    let dir = dir.with_context(|| format!("{}: there is no such directory; make it first", target.display()))?;
+    Ok(dir.join(target.file_name().context("name a file")?))
+}
+
+/// Not even `--force` makes the database its own backup.
+fn refuse_database(target: &Path, database: &Path) -> anyhow::Result<()> {
+    let id = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let beside = |suffix: &str| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let own = [database.to_owned(), beside("-wal"), beside("-shm"), beside("-journal")];
+    let same = own.iter().any(|own| own.as_path() == target || (id(own).is_some() && id(own) == id(target)));
+    ensure!(!same, "{} is the database itself; name another file", target.display());
+    Ok(())
+}
+
+/// What the database is worth nothing without, each with its place.
+fn what_to_keep(config: &Config, sources: &Sources) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let master = match &config.key_source {
+        KeySource::Dir(dir) => dir.join(MASTER_KEY_FILE),
+        KeySource::File(file) => file.clone(),
+    };
+    let mut keep = vec![("the master key; keep it apart from the copy, which it opens".to_owned(), master.clone())];
+    keep.extend(sources.files.iter().map(|file| ("the configuration".to_owned(), file.clone())));
+    let named = named_files(sources)?.into_iter().filter(|(_, file)| *file != master);
+    keep.extend(named.map(|(setting, file)| (format!("`{setting}`"), file)));
+    for (_, file) in &mut keep {
+        *file = std::path::absolute(&*file)?;
+    }
+    Ok(keep)
+}
+
+fn report(format: Format, target: &Path, bytes: u64, database: &Path, keep: &[(String, PathBuf)]) {
+    let restore = restore_steps(target, database);
+    if format == Format::Json {
+        let keep: Vec<Value> = keep.iter().map(|(what, file)| json!({ "what": what, "file": file })).collect();
+        output::object(
+            format,
+            &json!({
+                "backup": target,
+                "bytes": bytes,
+                "integrity": "ok",
+                "keep": keep,
+                "environment": variables(),
+                "restore": restore,
+            }),
+        );
+        return;
+    }
+    output::object(format, &json!({ "backup": target, "bytes": bytes, "integrity": "ok" }));
+    output::line("\nKeep as well:");
+    for (what, file) in keep {
+        output::line(&format!("  {}  ({what})", file.display()));
+    }
+    if !variables().is_empty() {
+        output::line(&format!("  the environment: {}", variables().join(" ")));
+    }
+    output::line("\nTo restore:");
+    for (at, step) in restore.iter().enumerate() {
+        output::line(&format!("  {}. {step}", at + 1));
+    }
+}
+
+/// Settings that stand in no file.
+fn variables() -> Vec<String> {
+    super::environment().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("KEYWARD_")).collect()
+}
+
+fn restore_steps(target: &Path, database: &Path) -> Vec<String> {
+    let (target, database) = (target.display(), database.display());
+    vec![
+        "Stop every process of Keyward on this database.".to_owned(),
+        format!("rm -f '{database}-wal' '{database}-shm'"),
+        format!("cp -p '{target}' '{database}'    (owned by the user that Keyward runs as)"),
+        "Put the master key, the configuration and its files back in their places, and start Keyward.".to_owned(),
+    ]
+}
+
+/// PostgreSQL copies itself better than we could.
+fn advice_for_postgres(database_url: &str, keep: &[(String, PathBuf)]) -> String {
+    let files: String = keep.iter().map(|(what, file)| format!("\n  {}  ({what})", file.display())).collect();
+    format!(
+        "the database is PostgreSQL, which has tools of its own for this:\n  \
+         pg_dump --format=custom --file=keyward.dump '{url}'\n  \
+         pg_restore --clean --if-exists --no-owner --dbname='{url}' keyward.dump    (to restore, with Keyward stopped)\n\
+         The password comes from PGPASSWORD or ~/.pgpass. Keep as well:{files}",
+        url = without_secrets(database_url)
+    )
+}
+
+fn without_secrets(database_url: &str) -> String {
+    let Ok(mut url) = Url::parse(database_url) else { return "postgres://USER@HOST/DATABASE".to_owned() };
+    // It has a host, so it takes this.
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_postgres_holds_no_password() {
+        let text = advice_for_postgres("postgres://k:hunter2@db/id?sslmode=require&password=hunter2", &[]);
+        assert!(text.contains("'postgres://k@db/id'") && !text.contains("hunter2"), "{text}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Argon2 (RFC 9106) in PHC strings: our own, those of the reference library, and Django's, which stand behind a
+//! word of Django's own.
+
+use ::argon2::password_hash::{Encoding, PasswordHash, PasswordHasher as _, SaltString};
+use ::argon2::{Algorithm, Argon2, Params, Version};
+
+use super::{
+    Cost, MAX_DIGEST_BYTES, MAX_ITERATIONS, MAX_MEMORY_KIB, MIN_DIGEST_BYTES, PasswordError, Result, UnusableHash,
+    unusable,
+};
+use crate::crypto::digest::constant_time_eq;
+
+/// Lanes are computed one after the other here, so they cost time and no threads.
+const MAX_PARALLELISM: u32 = 16;
+/// What our own hashes have.
+const OUR_PARALLELISM: u32 = 1;
+const OUR_DIGEST_BYTES: usize = 32;
+
+pub struct Argon2Hash {
+    algorithm: Algorithm,
+    version: Version,
+    params: Params,
+    salt: Vec<u8>,
+    digest: Vec<u8>,
+}
+
+/// Hashes `password` under a fresh 16-byte `salt` into a PHC string.
+pub fn hash(password: &str, salt: &[u8; 16], cost: Cost) -> std::result::Result<String, PasswordError> {
+    let failed = |error: &dyn std::fmt::Display| PasswordError(error.to_string());
+    let params = Params::new(cost.memory_kib, cost.iterations, OUR_PARALLELISM, Some(OUR_DIGEST_BYTES))
+        .map_err(|error| failed(&error))?;
+    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let salt = SaltString::encode_b64(salt).map_err(|error| failed(&error))?;
+    let hash = hasher.hash_password(password.as_bytes(), &salt).map_err(|error| failed(&error))?;
+    Ok(hash.to_string())
+}
+
+/// `$argon2id$v=19$m=65536,t=3,p=4$salt$digest`, or Django's `argon2$argon2id$…`.
+pub fn parse(stored: &str) -> Result<Argon2Hash> {
+    let phc = stored.strip_prefix("argon2").unwrap_or(stored);
+    let wrong = |why: &dyn std::fmt::Display| UnusableHash(format!("this argon2 hash cannot be read: {why}"));
+    let parsed = PasswordHash::parse(phc, Encoding::B64).map_err(|error| wrong(&error))?;
+    let algorithm = Algorithm::new(parsed.algorithm.as_str()).map_err(|error| wrong(&error))?;
+    // A hash without a version is of the first one, which had no such field.
+    let version = parsed.version.map_or(Ok(Version::V0x10), Version::try_from).map_err(|error| wrong(&error))?;
+    let params = Params::try_from(&parsed).map_err(|error| wrong(&error))?;
+    if !params.keyid().is_empty() {
+        return unusable("this argon2 hash was made with a secret key (keyid) that is not here");
+    }
+    let mut salt = [0; 64];
+    let salt = parsed.salt.ok_or_else(|| wrong(&"the salt is missing"))?.decode_b64(&mut salt);
+    let digest = parsed.hash.ok_or_else(|| wrong(&"the digest is missing"))?;
+    Argon2Hash::new(
+        algorithm,
+        version,
+        params,
+        salt.map_err(|error| wrong(&error))?.to_vec(),
+        digest.as_bytes().to_vec(),
+    )
+}
+
+impl Argon2Hash {
+    /// A hash from its parts, if it is one that may be computed.
+    pub fn new(algorithm: Algorithm, version: Version, params: Params, salt: Vec<u8>, digest: Vec<u8>) -> Result<Self> {
+        for (name, value, most) in [
+            ("m", params.m_cost(), MAX_MEMORY_KIB),
+            ("t", params.t_cost(), MAX_ITERATIONS),
+            ("p", params.p_cost(), MAX_PARALLELISM),
+        ] {
+            if value > most {
+                return unusable(format!("this argon2 hash has {name}={value}; at most {most} is computed here"));
+            }
+        }
+        if salt.len() < ::argon2::MIN_SALT_LEN {
+            return unusable(format!("the salt of this argon2 hash has less than {} bytes", ::argon2::MIN_SALT_LEN));
+        }
+        if !(MIN_DIGEST_BYTES..=MAX_DIGEST_BYTES).contains(&digest.len()) {
+            return unusable(format!(
+                "the digest of this argon2 hash has not {MIN_DIGEST_BYTES} to {MAX_DIGEST_BYTES} bytes"
+            ));
+        }
+        Ok(Self { algorithm, version, params, salt, digest })
+    }
+
+    pub fn matches(&self, password: &str) -> bool {
+        let hasher = Argon2::new(self.algorithm, self.version, self.params.clone());
+        let mut digest = vec![0; self.digest.len()];
+        let computed = hasher.hash_password_into(password.as_bytes(), &self.salt, &mut digest);
+        computed.is_ok() && constant_time_eq(&digest, &self.digest)
+    }
+
+    /// Whether [`hash`] makes such hashes at this cost.
+    pub fn is_ours(&self, cost: Cost) -> bool {
+        self.algorithm == Algorithm::Argon2id
+            && self.version == Version::V0x13
+            && self.params.m_cost() == cost.memory_kib
+            && self.params.t_cost() == cost.iterations
+            && self.params.p_cost() == OUR_PARALLELISM
+            && self.digest.len() == OUR_DIGEST_BYTES
+    }
+}

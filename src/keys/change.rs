@@ -1,0 +1,245 @@
+//! What changes the signing keys: the work that is due, and an operator's orders. Each change is one conditional
+//! transaction, so that processes which do the same at once come to one result.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::life::{self, ALWAYS, PUBLISHED_AHEAD, Policy, Step};
+use super::master::{self, Master};
+use super::{KeyError, Keyring};
+use crate::ambient::Rng;
+use crate::config::KeySource;
+use crate::crypto::jws::{self, KeyPair};
+use crate::protocol::client::SigningAlg;
+use crate::protocol::time::Timestamp;
+use crate::store::keys::{Added, Sealed, StoredKey, Successor};
+use crate::store::{Store, StoreError};
+
+/// What became of the order to replace a key.
+#[derive(Clone, Debug)]
+pub enum Prepared {
+    /// This key was made.
+    Made(StoredKey),
+    /// This one waits already.
+    Waits(StoredKey),
+}
+
+/// What a retirement did.
+#[derive(Clone, Debug)]
+pub struct Retirement {
+    pub retired: StoredKey,
+    /// Whether it signed until now.
+    pub was_active: bool,
+    /// The key that signs in its place.
+    pub successor: Option<String>,
+}
+
+/// What a new master key brought with it.
+#[derive(Clone, Debug)]
+pub struct Rekeyed {
+    /// Where the new key must be and, except for somebody else's file, is.
+    pub path: PathBuf,
+    /// Where the old key was kept, which older backups need.
+    pub old: Option<PathBuf>,
+}
+
+impl Keyring {
+    /// A first key of each algorithm that always has one. Two processes may make one each; the database keeps one.
+    pub(super) async fn make_first_keys(&self, store: &Store, now: Timestamp) -> Result<(), KeyError> {
+        for alg in ALWAYS {
+            let known = store.signing_keys().await?;
+            if life::active(&known, alg, now).is_none() {
+                self.make(store, alg, &known, now, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is due; how many steps that were.
+    pub async fn maintain(&self, store: &Store, policy: &Policy, now: Timestamp) -> Result<usize, KeyError> {
+        let keys = store.signing_keys().await?;
+        let steps = life::due(&keys, policy, now);
+        for step in &steps {
+            match step {
+                Step::Make { alg, active_from } => {
+                    if let Some(made) = self.make(store, *alg, &keys, *active_from, now).await? {
+                        tracing::info!(kid = made.kid, alg = alg.as_str(), "a signing key was made");
+                    }
+                }
+                Step::NoteLongest { kid, longest } => store.note_longest_token(kid.clone(), *longest).await?,
+                Step::Retire { kid } => {
+                    if store.retire_signing_key(kid.clone(), Successor::None, now).await? {
+                        tracing::info!(kid, "a replaced signing key was retired: its last token has expired");
+                    }
+                }
+            }
+        }
+        if !steps.is_empty() {
+            self.reload(store).await?;
+        }
+        Ok(steps.len())
+    }
+
+    /// Makes the successor of an algorithm's key; at once, or once every copy of `/jwks` has it.
+    pub async fn rotate(
+        &self,
+        store: &Store,
+        alg: SigningAlg,
+        at_once: bool,
+        now: Timestamp,
+    ) -> Result<Prepared, KeyError> {
+        let keys = store.signing_keys().await?;
+        if let Some(waits) = life::next(&keys, alg, now).filter(|_| !at_once) {
+            return Ok(Prepared::Waits(waits.clone()));
+        }
+        let is_first = life::active(&keys, alg, now).is_none();
+        let active_from = if at_once || is_first { now } else { now + PUBLISHED_AHEAD };
+        let made = self.make(store, alg, &keys, active_from, now).await?.ok_or(KeyError::Overtaken)?;
+        self.reload(store).await?;
+        Ok(Prepared::Made(made))
+    }
+
+    /// Takes a key from elsewhere into use, as [`Keyring::rotate`] does with a fresh one.
+    pub async fn import(
+        &self,
+        store: &Store,
+        pair: KeyPair,
+        at_once: bool,
+        now: Timestamp,
+    ) -> Result<StoredKey, KeyError> {
+        let keys = store.signing_keys().await?;
+        if keys.iter().any(|key| key.kid == pair.kid) {
+            return Err(KeyError::KnownKid(pair.kid));
+        }
+        let is_first = life::active(&keys, pair.alg, now).is_none();
+        let active_from = if at_once || is_first { now } else { now + PUBLISHED_AHEAD };
+        let added = self.add(store, pair, &keys, active_from, now).await?.ok_or(KeyError::Overtaken)?;
+        self.reload(store).await?;
+        Ok(added)
+    }
+
+    /// Ends a key at once, whatever it breaks. If it signs, the one that waits takes over, or a fresh one.
+    pub async fn retire(&self, store: &Store, kid: &str, now: Timestamp) -> Result<Retirement, KeyError> {
+        let keys = store.signing_keys().await?;
+        let unknown = || KeyError::UnknownKid(kid.to_owned());
+        let retired = keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?.clone();
+        let was_active = life::active(&keys, retired.alg, now).is_some_and(|active| active.kid == kid);
+        let (successor, in_its_place) = match life::next(&keys, retired.alg, now) {
+            _ if !was_active => (Successor::None, None),
+            Some(next) => (Successor::Promote(next.kid.clone()), Some(next.kid.clone())),
+            None => {
+                let pair = generate(retired.alg).await?;
+                let (key, sealed_by) = self.sealed(pair, &keys, now, now)?;
+                let kid = key.kid.clone();
+                (Successor::Add(Box::new(key), sealed_by), Some(kid))
+            }
+        };
+        if !store.retire_signing_key(kid.to_owned(), successor, now).await? {
+            return Err(KeyError::AlreadyRetired(kid.to_owned()));
+        }
+        self.reload(store).await?;
+        Ok(Retirement { retired, was_active, successor: in_its_place })
+    }
+
+    /// Seals everything under a new master key: a fresh one, or that of a file. Refresh tokens, sessions and signing
+    /// keys stay what they are.
+    pub async fn rekey(&self, store: &Store, new: Option<PathBuf>, rng: &dyn Rng) -> Result<Rekeyed, KeyError> {
+        let old = Master::matching(&self.source, &self.sealing().fingerprint)?;
+        let new = match (new, &self.source) {
+            (Some(path), _) => Master::read(path, true)?,
+            (None, KeySource::Dir(_)) => Master::random(old.path.clone(), rng),
+            (None, KeySource::File(_)) => return Err(KeyError::NoNewKey),
+        };
+        if new.fingerprint() == old.fingerprint() {
+            return Err(KeyError::SameKey);
+        }
+        let io = |error: std::io::Error| KeyError::MasterKey { path: old.path.clone(), problem: error.to_string() };
+        // First on disk, then in the database: whenever this is interrupted, one of the files opens it.
+        if let KeySource::Dir(dir) = &self.source {
+            new.put_aside(dir).map_err(io)?;
+        }
+        let ((old_server, old_signing), (new_server, new_signing)) = (old.seals(), new.seals());
+        let reseal = move |what: Sealed, sealed: &str| {
+            let (from, to) = match what {
+                Sealed::ServerKey => (&old_server, &new_server),
+                Sealed::SigningKey => (&old_signing, &new_signing),
+            };
+            to.seal(&zeroize::Zeroizing::new(from.open(sealed).ok()?)).ok()
+        };
+        if !store.reseal(old.fingerprint(), new.fingerprint(), Arc::new(reseal)).await? {
+            return Err(KeyError::Overtaken);
+        }
+        let kept = match &self.source {
+            KeySource::Dir(dir) => {
+                new.put_in_place(dir).map_err(io)?;
+                Some(master::aside(dir, &old.fingerprint()))
+            }
+            KeySource::File(_) => None,
+        };
+        // Nothing was changed but the seals; a file of somebody else's is not in its place yet.
+        if kept.is_some() {
+            self.reload(store).await?;
+        }
+        Ok(Rekeyed { path: old.path, old: kept })
+    }
+
+    /// Makes and stores a key; `None` where another process stored one first.
+    async fn make(
+        &self,
+        store: &Store,
+        alg: SigningAlg,
+        known: &[StoredKey],
+        active_from: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<StoredKey>, KeyError> {
+        let pair = generate(alg).await?;
+        self.add(store, pair, known, active_from, now).await
+    }
+
+    async fn add(
+        &self,
+        store: &Store,
+        pair: KeyPair,
+        known: &[StoredKey],
+        active_from: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<StoredKey>, KeyError> {
+        let (key, sealed_by) = self.sealed(pair, known, active_from, now)?;
+        match store.add_signing_key(key.clone(), sealed_by).await? {
+            Added::Yes => Ok(Some(key)),
+            Added::Known => Ok(None),
+            Added::OtherMasterKey => Err(KeyError::Overtaken),
+        }
+    }
+
+    /// The key as the store keeps it, and the fingerprint of the master key that sealed it.
+    fn sealed(
+        &self,
+        pair: KeyPair,
+        known: &[StoredKey],
+        active_from: Timestamp,
+        now: Timestamp,
+    ) -> Result<(StoredKey, String), KeyError> {
+        let sealing = self.sealing();
+        let sealed_private = sealing.signing.seal(pair.private_der.expose()).map_err(jws::CryptoError::from)?;
+        let last = known.iter().filter(|key| key.alg == pair.alg).map(|key| key.serial).max().unwrap_or(0);
+        let key = StoredKey {
+            kid: pair.kid,
+            alg: pair.alg,
+            serial: last + 1,
+            public_jwk: pair.public_jwk,
+            sealed_private,
+            created_at: now,
+            active_from,
+            retired_at: None,
+            longest_token: None,
+        };
+        Ok((key, sealing.fingerprint.clone()))
+    }
+}
+
+/// Off the threads that serve: an RSA key takes its time.
+async fn generate(alg: SigningAlg) -> Result<KeyPair, KeyError> {
+    let made = tokio::task::spawn_blocking(move || jws::generate(alg)).await;
+    Ok(made.map_err(|_| KeyError::Store(StoreError::WriterStopped))??)
+}

@@ -1,0 +1,164 @@
+//! The keyring: the master key on disk, and what it seals in the database — the server key that everything of our
+//! own is derived from, and the signing keys that relying parties know. Processes on one database use one set, and
+//! each learns of another's change within a second.
+
+mod change;
+pub mod life;
+mod master;
+mod set;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use zeroize::Zeroizing;
+
+use crate::ambient::{Rng, random_bytes};
+use crate::config::KeySource;
+use crate::crypto::digest::hmac_sha256;
+use crate::crypto::jws;
+use crate::crypto::pem::PemError;
+use crate::crypto::seal::SealKey;
+use crate::protocol::client::SigningAlg;
+use crate::protocol::time::Timestamp;
+use crate::store::keys::{MASTER_KEY, SERVER_KEY};
+use crate::store::{Store, StoreError};
+
+pub use change::{Prepared, Rekeyed, Retirement};
+pub use master::FILE as MASTER_KEY_FILE;
+use master::Master;
+pub use set::{KeySet, Signing};
+
+/// Why the keyring cannot be opened or changed; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("{}: {problem}", path.display())]
+    MasterKey { path: PathBuf, problem: String },
+    #[error(
+        "the database was sealed under another master key (id {expected}) than the one in {} (id {found}); \
+         put the right key there or use another database", path.display()
+    )]
+    Foreign { path: PathBuf, expected: String, found: String },
+    #[error("a sealed key in the database cannot be opened; the database was changed from outside")]
+    Unsealable,
+    #[error("there is no signing key for {0}")]
+    NoKey(SigningAlg),
+    #[error("there is no signing key with the kid `{0}`; `keyward key list` shows all")]
+    UnknownKid(String),
+    #[error("the signing key `{0}` is there already; `keyward key list` shows it")]
+    KnownKid(String),
+    #[error("the signing key `{0}` was retired before")]
+    AlreadyRetired(String),
+    #[error("another process is changing the keys; look at `keyward key list` and try again")]
+    Overtaken,
+    #[error(
+        "`master_key_file` belongs to somebody else; write a new key to another file and pass it with --new-key-file"
+    )]
+    NoNewKey,
+    #[error("the new master key is the one in use")]
+    SameKey,
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error(transparent)]
+    Crypto(#[from] jws::CryptoError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Keys for what leaves our hands and comes back, derived from the server key, one for each purpose.
+pub struct ServerKeys {
+    /// Sign-in tickets.
+    pub tickets: SealKey,
+    /// Logout requests that wait for a click.
+    pub logouts: SealKey,
+    /// Form tokens.
+    pub csrf: [u8; 32],
+    /// Refresh tokens; version 1.
+    pub refresh: [u8; 32],
+    /// Names of rate-limit buckets.
+    pub limits: [u8; 32],
+}
+
+impl ServerKeys {
+    fn derive(server_key: &[u8; 32]) -> Self {
+        let mac = |purpose: &str| hmac_sha256(server_key, &[b"keyward mac", purpose.as_bytes()]);
+        Self {
+            tickets: SealKey::derive(server_key, "ticket"),
+            logouts: SealKey::derive(server_key, "logout"),
+            csrf: mac("csrf"),
+            refresh: mac("refresh"),
+            limits: mac("limits"),
+        }
+    }
+}
+
+pub struct Keyring {
+    pub server: ServerKeys,
+    source: KeySource,
+    sealing: RwLock<Arc<Sealing>>,
+    set: RwLock<Arc<KeySet>>,
+}
+
+/// What seals the signing keys.
+struct Sealing {
+    /// Of the master key.
+    fingerprint: String,
+    signing: SealKey,
+}
+
+impl Sealing {
+    fn of(master: &Master) -> Self {
+        Self { fingerprint: master.fingerprint(), signing: master.seals().1 }
+    }
+}
+
+impl Keyring {
+    /// Opens the keyring, making on an empty database whatever is missing.
+    pub async fn open(store: &Store, source: &KeySource, rng: &dyn Rng, now: Timestamp) -> Result<Self, KeyError> {
+        let master = match store.setting(MASTER_KEY).await? {
+            Some(sealed_by) => Master::matching(source, &sealed_by)?,
+            None => {
+                let own = Master::load(source, true, rng)?;
+                // Another process may have been faster, with a key of its own.
+                let settled = store.settle_setting(MASTER_KEY, own.fingerprint()).await?;
+                if settled == own.fingerprint() { own } else { Master::matching(source, &settled)? }
+            }
+        };
+        let (seal, _) = master.seals();
+        let fresh = seal.seal(&random_bytes::<32>(rng)).map_err(jws::CryptoError::from)?;
+        let sealed = store.settle_setting(SERVER_KEY, fresh).await?;
+        let server_key = Zeroizing::new(seal.open(&sealed).map_err(|_| KeyError::Unsealable)?);
+        let server_key: &[u8; 32] = server_key.as_slice().try_into().map_err(|_| KeyError::Unsealable)?;
+        let keyring = Self {
+            server: ServerKeys::derive(server_key),
+            source: source.clone(),
+            sealing: RwLock::new(Arc::new(Sealing::of(&master))),
+            set: RwLock::default(),
+        };
+        keyring.make_first_keys(store, now).await?;
+        keyring.reload(store).await?;
+        Ok(keyring)
+    }
+
+    /// The keys as this process knows them.
+    pub fn current(&self) -> Arc<KeySet> {
+        Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the signing keys anew: another process, or a command, may have changed them. Until it succeeds the keys
+    /// that are known go on signing.
+    pub async fn reload(&self, store: &Store) -> Result<(), KeyError> {
+        let sealed_by = store.setting(MASTER_KEY).await?;
+        let stored = store.signing_keys().await?;
+        if let Some(sealed_by) = sealed_by.filter(|sealed_by| *sealed_by != self.sealing().fingerprint) {
+            let master = Master::matching(&self.source, &sealed_by)?;
+            *self.sealing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Sealing::of(&master));
+        }
+        let set = KeySet::build(stored, &self.sealing().signing, &self.current())?;
+        *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+        Ok(())
+    }
+
+    fn sealing(&self) -> Arc<Sealing> {
+        Arc::clone(&self.sealing.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
