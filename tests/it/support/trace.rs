@@ -55,11 +55,13 @@ impl Call {
 
 /// Ends the traced process and reads its trace once that is complete.
 pub async fn end(process: Running, path: PathBuf) -> Vec<Call> {
-    let end = format!("{} +++ exited with", process.id());
+    let id = process.id().to_string();
+    // Short numbers are filled up with spaces.
+    let is_end = |line: &str| line.strip_prefix(&id).is_some_and(|rest| rest.trim_start().starts_with("+++ exited"));
     process.terminate().await.ok();
     let text = wait_for("the end of the trace", async || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        text.lines().any(|line| line.starts_with(&end)).then_some(text)
+        text.lines().any(is_end).then_some(text)
     });
     parse(&text.await)
 }
