@@ -35,8 +35,8 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// `salt` is for the stand-in hash, made here at today's cost.
-    pub fn new(passwords: &Passwords, salt: &[u8; 16]) -> Result<Self, password::PasswordError> {
+    /// `random` is for the stand-in hash of today's cost.
+    pub fn new(passwords: &Passwords, random: &[u8; 48]) -> Result<Self, password::PasswordError> {
         let cost = Cost { memory_kib: passwords.memory_kib, iterations: passwords.iterations };
         let permits = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1));
         Ok(Self {
@@ -44,7 +44,7 @@ impl Hasher {
             running: Arc::new(Semaphore::new(permits)),
             most: permits,
             admitted: Arc::new(Semaphore::new(permits * (1 + WAITERS_PER_PERMIT))),
-            dummy: Secret::new(password::hash("", salt, cost)?),
+            dummy: Secret::new(password::stand_in(random, cost)?),
         })
     }
 

@@ -104,7 +104,8 @@ impl Store {
     /// Writes the grant whose code is about to leave.
     pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
         self.db
-            .write(Statements::Several, move |conn| {
+            // Only the last of its statements changes anything, so there is nothing that a savepoint would undo.
+            .write(Statements::One, move |conn| {
                 Box::pin(async move {
                     // Locks the person and the session, in the order that everything else does, so that a sign-out
                     // at the same moment either sees this grant or prevents it.

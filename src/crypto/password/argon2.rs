@@ -3,6 +3,8 @@
 
 use ::argon2::password_hash::{Encoding, PasswordHash, PasswordHasher as _, SaltString};
 use ::argon2::{Algorithm, Argon2, Params, Version};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::{
     Cost, MAX_DIGEST_BYTES, MAX_ITERATIONS, MAX_MEMORY_KIB, MIN_DIGEST_BYTES, PasswordError, Result, UnusableHash,
@@ -33,6 +35,17 @@ pub fn hash(password: &str, salt: &[u8; 16], cost: Cost) -> std::result::Result<
     let salt = SaltString::encode_b64(salt).map_err(|error| failed(&error))?;
     let hash = hasher.hash_password(password.as_bytes(), &salt).map_err(|error| failed(&error))?;
     Ok(hash.to_string())
+}
+
+/// What looks like a hash of this cost, takes as long to verify, and matches nothing: its digest is `random` and not
+/// computed. 16 bytes are its salt.
+pub fn stand_in(random: &[u8; 48], cost: Cost) -> std::result::Result<String, PasswordError> {
+    let params = Params::new(cost.memory_kib, cost.iterations, OUR_PARALLELISM, Some(OUR_DIGEST_BYTES));
+    params.map_err(|error| PasswordError(error.to_string()))?;
+    let (salt, digest) = random.split_at(16);
+    let Cost { memory_kib, iterations } = cost;
+    let (salt, digest) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(digest));
+    Ok(format!("$argon2id$v=19$m={memory_kib},t={iterations},p={OUR_PARALLELISM}${salt}${digest}"))
 }
 
 /// `$argon2id$v=19$m=65536,t=3,p=4$salt$digest`, or Django's `argon2$argon2id$…`.

@@ -93,6 +93,11 @@ pub fn hash(password: &str, salt: &[u8; 16], cost: Cost) -> std::result::Result<
     argon2::hash(password, salt, cost)
 }
 
+/// Stands in for the hash of somebody who does not exist; see [`argon2::stand_in`].
+pub fn stand_in(random: &[u8; 48], cost: Cost) -> std::result::Result<String, PasswordError> {
+    argon2::stand_in(random, cost)
+}
+
 /// Whether `password` is the one that was hashed. A hash that is malformed or too costly matches nothing.
 pub fn verify(password: &str, stored: &str) -> bool {
     match parse(stored) {
@@ -116,6 +121,16 @@ mod tests {
     use super::*;
 
     const CHEAP: Cost = Cost { memory_kib: 8, iterations: 1 };
+
+    #[test]
+    fn the_stand_in_looks_like_a_hash_and_matches_nothing() {
+        let real = hash("x", &[3; 16], CHEAP).unwrap();
+        let stand_in = super::stand_in(&[7; 48], CHEAP).unwrap();
+        assert_eq!(real.len(), stand_in.len());
+        assert!(parse(&stand_in).is_ok() && !needs_rehash(&stand_in, CHEAP), "{stand_in}");
+        assert!(verify("x", &real) && !verify("x", &stand_in) && !verify("", &stand_in));
+        assert!(super::stand_in(&[7; 48], Cost { memory_kib: 1, iterations: 1 }).is_err(), "a cost that cannot be");
+    }
 
     #[test]
     fn a_hash_matches_its_password_only() {
