@@ -26,6 +26,10 @@ use report::{Figure, Measured, Report, RowResult, Spent, median};
 use rows::{Against, CONNECTIONS, ROWS, Row, Traffic};
 use seed::{Backend, Site};
 
+/// As the program has it, for the bare handler's sake.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What `Spent` counts time from.
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
