@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tracing::Instrument as _;
 
-use super::db::{Conn, Statements};
+use super::db::Conn;
 use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
 
@@ -64,7 +64,7 @@ impl Store {
         // A task of its own: whoever asked may go away, but not between the commit and the emptied caches.
         let work = async move {
             let outcome = db
-                .write(Statements::Several, move |conn| {
+                .write(move |conn| {
                     Box::pin(async move {
                         let value = write(conn).await?;
                         bump(conn).await?;

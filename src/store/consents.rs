@@ -2,7 +2,6 @@
 
 use sqlx::any::AnyRow;
 
-use super::db::Statements;
 use super::{Result, Store, column, from_json, to_json};
 use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::interaction::{Allowed, Consent};
@@ -17,12 +16,12 @@ fn read(row: &AnyRow) -> Result<Consent> {
     })
 }
 
-impl Store {
-    pub async fn consent(&self, user_id: &UserId, client_id: &ClientId) -> Result<Option<Consent>> {
-        let statement = || sqlx::query(SELECT).bind(user_id.as_str().to_owned()).bind(client_id.as_str().to_owned());
-        self.db.row(statement).await?.as_ref().map(read).transpose()
-    }
+/// Of a row that has these columns empty where nothing was allowed yet.
+pub(super) fn read_joined(row: &AnyRow) -> Result<Option<Consent>> {
+    column::<Option<i64>>(row, "given_at")?.map(|_| read(row)).transpose()
+}
 
+impl Store {
     /// Remembers that a person allowed this now, besides all they allowed the client before.
     pub async fn remember_consent(
         &self,
@@ -32,7 +31,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<()> {
         self.db
-            .write(Statements::Several, move |conn| {
+            .write(move |conn| {
                 Box::pin(async move {
                     let (user, client) = (user_id.as_str(), client_id.as_str());
                     // The row exists and is ours from here on, so of two pages at once none is forgotten.

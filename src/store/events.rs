@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use super::db::Statements;
 use super::{Result, Store, to_json};
 use crate::protocol::client::wire_enum;
 use crate::protocol::ids::{ClientId, UserId};
@@ -37,25 +36,20 @@ pub struct Event {
 
 impl Store {
     pub async fn record_event(&self, event: Event) -> Result<()> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    sqlx::query(
-                        "INSERT INTO events (id, at, kind, user_id, client_id, address, detail)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                    )
-                    .bind(event.id)
-                    .bind(event.at.millis())
-                    .bind(event.kind.as_str())
-                    .bind(event.user_id.as_ref().map(UserId::as_str))
-                    .bind(event.client_id.as_ref().map(ClientId::as_str))
-                    .bind(event.address)
-                    .bind(to_json("event", &event.detail)?)
-                    .execute(conn)
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await
+        let sql = "INSERT INTO events (id, at, kind, user_id, client_id, address, detail)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let detail = to_json("event", &event.detail)?;
+        let statement = move || {
+            sqlx::query(sql)
+                .bind(event.id.clone())
+                .bind(event.at.millis())
+                .bind(event.kind.as_str())
+                .bind(event.user_id.as_ref().map(|id| id.as_str().to_owned()))
+                .bind(event.client_id.as_ref().map(|id| id.as_str().to_owned()))
+                .bind(event.address.clone())
+                .bind(detail.clone())
+        };
+        self.db.execute(statement).await?;
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use sqlx::any::AnyRow;
 
-use super::db::{Conn, Statements};
+use super::db::{Conn, Kind, Statement};
 use super::users::{self, user_columns};
 use super::{Result, Store, column, from_json, to_json};
 use crate::protocol::claims::Authentication;
@@ -103,24 +103,16 @@ impl Store {
 
     /// Writes the grant whose code is about to leave.
     pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
-        self.db
-            // Only the last of its statements changes anything, so there is nothing that a savepoint would undo.
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    // Locks the person and the session, in the order that everything else does, so that a sign-out
-                    // at the same moment either sees this grant or prevents it.
-                    let mut stands = super::users::hold(conn, &new.grant.user_id).await?;
-                    if let Some(session) = &new.grant.session_id {
-                        stands = stands && super::sessions::hold(conn, session).await?;
-                    }
-                    if !stands {
-                        return Ok(GrantCreation::SessionEnded);
-                    }
-                    let created = insert(conn, &new, now).await?;
-                    Ok(if created { GrantCreation::Created } else { GrantCreation::IdUsed })
-                })
-            })
-            .await
+        let insert_sql = match self.db.kind() {
+            Kind::Sqlite => INSERT_ON_SQLITE,
+            Kind::Postgres => INSERT_ON_POSTGRES,
+        };
+        let id = new.grant.id.clone();
+        if self.conditional(insert(insert_sql, new, now)?).await? {
+            return Ok(GrantCreation::Created);
+        }
+        let used = self.db.row(|| sqlx::query("SELECT id FROM grants WHERE id = $1").bind(id.as_str().to_owned()));
+        Ok(if used.await?.is_some() { GrantCreation::IdUsed } else { GrantCreation::SessionEnded })
     }
 
     /// Uses up the code. `false` where somebody else was first or the grant was revoked.
@@ -132,73 +124,52 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool> {
         let at = now.millis();
-        self.conditional(move |conn| {
-            Box::pin(async move {
-                let refreshes = refresh_expires_at.map(|_| at);
-                sqlx::query(
-                    "UPDATE grants SET redeemed_at = $2, refresh_rotated_at = $3, refresh_used_at = $3,
+        self.conditional(move || {
+            let refreshes = refresh_expires_at.map(|_| at);
+            sqlx::query(
+                "UPDATE grants SET redeemed_at = $2, refresh_rotated_at = $3, refresh_used_at = $3,
                          refresh_expires_at = $4, expires_at = $5
                      WHERE id = $1 AND redeemed_at IS NULL AND revoked_at IS NULL",
-                )
-                .bind(id.as_str())
-                .bind(at)
-                .bind(refreshes)
-                .bind(refresh_expires_at.map(Timestamp::millis))
-                .bind(row_expires_at.millis())
-                .execute(conn)
-                .await
-            })
+            )
+            .bind(id.as_str().to_owned())
+            .bind(at)
+            .bind(refreshes)
+            .bind(refresh_expires_at.map(Timestamp::millis))
+            .bind(row_expires_at.millis())
         })
         .await
     }
 
     /// Moves the refresh token from one generation to the next. `false` where somebody else was first.
     pub async fn rotate_refresh(&self, id: GrantId, from: u32, now: Timestamp) -> Result<bool> {
-        self.conditional(move |conn| {
-            Box::pin(async move {
-                sqlx::query(
-                    "UPDATE grants SET refresh_generation = $3, refresh_rotated_at = $4, refresh_used_at = $4
+        self.conditional(move || {
+            sqlx::query(
+                "UPDATE grants SET refresh_generation = $3, refresh_rotated_at = $4, refresh_used_at = $4
                      WHERE id = $1 AND refresh_generation = $2 AND revoked_at IS NULL",
-                )
-                .bind(id.as_str())
-                .bind(i64::from(from))
-                .bind(i64::from(from) + 1)
-                .bind(now.millis())
-                .execute(conn)
-                .await
-            })
+            )
+            .bind(id.as_str().to_owned())
+            .bind(i64::from(from))
+            .bind(i64::from(from) + 1)
+            .bind(now.millis())
         })
         .await
     }
 
     /// Begins the rest of a refresh token anew. `false` where the grant was revoked meanwhile.
     pub async fn touch_refresh(&self, id: GrantId, now: Timestamp) -> Result<bool> {
-        self.conditional(move |conn| {
-            Box::pin(async move {
-                sqlx::query("UPDATE grants SET refresh_used_at = $2 WHERE id = $1 AND revoked_at IS NULL")
-                    .bind(id.as_str())
-                    .bind(now.millis())
-                    .execute(conn)
-                    .await
-            })
+        self.conditional(move || {
+            sqlx::query("UPDATE grants SET refresh_used_at = $2 WHERE id = $1 AND revoked_at IS NULL")
+                .bind(id.as_str().to_owned())
+                .bind(now.millis())
         })
         .await
     }
 
     /// Ends a grant with all its tokens. `false` where it had ended before.
     pub async fn revoke_grant(&self, id: GrantId, reason: &'static str, now: Timestamp) -> Result<bool> {
-        let revoked = self.conditional(move |conn| {
-            Box::pin(async move {
-                sqlx::query(
-                    "UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL",
-                )
-                .bind(id.as_str())
-                .bind(now.millis())
-                .bind(reason)
-                .execute(conn)
-                .await
-            })
-        });
+        let sql = "UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL";
+        let revoked =
+            self.conditional(move || sqlx::query(sql).bind(id.as_str().to_owned()).bind(now.millis()).bind(reason));
         let revoked = revoked.await;
         self.standings.forget();
         revoked
@@ -206,15 +177,8 @@ impl Store {
 
     /// Revokes one access token until it would have expired by itself.
     pub async fn revoke_access_token(&self, jti: String, expires_at: Timestamp) -> Result<()> {
-        let revoked = self.conditional(move |conn| {
-            Box::pin(async move {
-                sqlx::query("INSERT INTO used_ids (kind, id, expires_at) VALUES ('jti', $1, $2) ON CONFLICT DO NOTHING")
-                    .bind(jti)
-                    .bind(expires_at.millis())
-                    .execute(conn)
-                    .await
-            })
-        });
+        let sql = "INSERT INTO used_ids (kind, id, expires_at) VALUES ('jti', $1, $2) ON CONFLICT DO NOTHING";
+        let revoked = self.conditional(move || sqlx::query(sql).bind(jti.clone()).bind(expires_at.millis()));
         let revoked = revoked.await;
         self.standings.forget();
         revoked.map(drop)
@@ -226,49 +190,70 @@ impl Store {
     }
 
     /// One conditional statement; whether its condition held.
-    async fn conditional<F>(&self, statement: F) -> Result<bool>
-    where
-        F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, sqlx::Result<sqlx::any::AnyQueryResult>>
-            + Send
-            + 'static,
-    {
-        self.db
-            .write(Statements::One, move |conn| Box::pin(async move { Ok(statement(conn).await?.rows_affected() > 0) }))
-            .await
+    async fn conditional(&self, statement: impl Fn() -> Statement<'static> + Send + Sync + 'static) -> Result<bool> {
+        Ok(self.db.execute(statement).await? > 0)
     }
 }
 
-async fn insert(conn: &mut Conn, new: &NewGrant, now: Timestamp) -> Result<bool> {
-    let grant = &new.grant;
-    let done = sqlx::query(
+/// The grant's row, before what makes it conditional.
+macro_rules! insert_row {
+    () => {
         "INSERT INTO grants (id, client_id, user_id, session_id, scope, resources, claims, auth_time, acr, amr,
              offline, nonce, redirect_uri, code_challenge, code_hash, code_expires_at, refresh_seed,
              refresh_generation, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, $18, $19)
-         ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(grant.id.as_str())
-    .bind(grant.client_id.as_str())
-    .bind(grant.user_id.as_str())
-    .bind(grant.session_id.as_ref().map(SessionId::as_str))
-    .bind(to_json("grant", &grant.scope)?)
-    .bind(to_json("grant", &grant.resources)?)
-    .bind(to_json("grant", &grant.claims)?)
-    .bind(grant.authentication.auth_time.millis())
-    .bind(grant.authentication.acr.as_str())
-    .bind(to_json("grant", &grant.authentication.amr)?)
-    .bind(i64::from(grant.offline))
-    .bind(grant.nonce.as_deref())
-    .bind(grant.redirect_uri.as_deref())
-    .bind(grant.code_challenge.as_ref().map(CodeChallenge::as_str))
-    .bind(new.code_hash.to_vec())
-    .bind(grant.code_expires_at.millis())
-    .bind(new.refresh_seed.to_vec())
-    .bind(now.millis())
-    .bind(new.expires_at.millis())
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() > 0)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, $18, $19"
+    };
+}
+
+/// Only for a person who is active, in a session that has not ended. SQLite has one writer, so what holds in the
+/// statement holds until its commit.
+const INSERT_ON_SQLITE: &str = concat!(
+    insert_row!(),
+    " WHERE EXISTS (SELECT 1 FROM users WHERE id = $3 AND disabled_at IS NULL)
+        AND ($4 IS NULL OR EXISTS (SELECT 1 FROM sessions WHERE id = $4))
+      ON CONFLICT (id) DO NOTHING"
+);
+
+/// The same, and person and session are locked, in the order that everything else does, so that a sign-out at the
+/// same moment either sees this grant or prevents it.
+const INSERT_ON_POSTGRES: &str = concat!(
+    "WITH person AS (SELECT id FROM users WHERE id = $3 AND disabled_at IS NULL FOR SHARE),
+         session AS (SELECT id FROM sessions WHERE id = $4 AND EXISTS (SELECT 1 FROM person) FOR SHARE) ",
+    insert_row!(),
+    " WHERE EXISTS (SELECT 1 FROM person) AND ($4 IS NULL OR EXISTS (SELECT 1 FROM session))
+      ON CONFLICT (id) DO NOTHING"
+);
+
+fn insert(
+    sql: &'static str,
+    new: NewGrant,
+    now: Timestamp,
+) -> Result<impl Fn() -> Statement<'static> + Send + Sync + 'static> {
+    let NewGrant { grant, code_hash, refresh_seed, expires_at } = new;
+    let (scope, resources) = (to_json("grant", &grant.scope)?, to_json("grant", &grant.resources)?);
+    let (claims, amr) = (to_json("grant", &grant.claims)?, to_json("grant", &grant.authentication.amr)?);
+    Ok(move || {
+        sqlx::query(sql)
+            .bind(grant.id.as_str().to_owned())
+            .bind(grant.client_id.as_str().to_owned())
+            .bind(grant.user_id.as_str().to_owned())
+            .bind(grant.session_id.as_ref().map(|id| id.as_str().to_owned()))
+            .bind(scope.clone())
+            .bind(resources.clone())
+            .bind(claims.clone())
+            .bind(grant.authentication.auth_time.millis())
+            .bind(grant.authentication.acr.clone())
+            .bind(amr.clone())
+            .bind(i64::from(grant.offline))
+            .bind(grant.nonce.clone())
+            .bind(grant.redirect_uri.clone())
+            .bind(grant.code_challenge.as_ref().map(|challenge| challenge.as_str().to_owned()))
+            .bind(code_hash.to_vec())
+            .bind(grant.code_expires_at.millis())
+            .bind(refresh_seed.to_vec())
+            .bind(now.millis())
+            .bind(expires_at.millis())
+    })
 }
 
 pub(super) async fn revoke_online_of_session(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<()> {

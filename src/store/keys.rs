@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use sqlx::any::AnyRow;
 
-use super::db::{Conn, Statements};
+use super::db::Conn;
 use super::{Result, Store, StoreError, column, from_json, to_json};
 use crate::protocol::client::SigningAlg;
 use crate::protocol::time::{Span, Timestamp};
@@ -96,21 +96,10 @@ impl Store {
 
     /// Remembers how long tokens of a key may live; that never becomes less.
     pub async fn note_longest_token(&self, kid: String, longest: Span) -> Result<()> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    sqlx::query(
-                        "UPDATE signing_keys SET longest_token = $2
-                         WHERE kid = $1 AND (longest_token IS NULL OR longest_token < $2)",
-                    )
-                    .bind(kid)
-                    .bind(longest.millis())
-                    .execute(conn)
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await
+        let sql = "UPDATE signing_keys SET longest_token = $2
+                   WHERE kid = $1 AND (longest_token IS NULL OR longest_token < $2)";
+        self.db.execute(move || sqlx::query(sql).bind(kid.clone()).bind(longest.millis())).await?;
+        Ok(())
     }
 
     /// Ends a key for good and forgets its private half. `false` where there is none that lives.
@@ -170,18 +159,8 @@ impl Store {
 
     /// Sets `name` unless it is set, and returns what it is now: of several processes one wins and all agree.
     pub async fn settle_setting(&self, name: &'static str, value: String) -> Result<String> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-                        .bind(name)
-                        .bind(value)
-                        .execute(conn)
-                        .await?;
-                    Ok(())
-                })
-            })
-            .await?;
+        let sql = "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        self.db.execute(move || sqlx::query(sql).bind(name).bind(value.clone())).await?;
         let settled = self.setting(name).await?;
         settled.ok_or_else(|| StoreError::Corrupt { what: "setting", why: format!("{name} vanished") })
     }

@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::db::{Conn, Statements};
+use super::db::Conn;
 use super::{Result, Store};
 use crate::protocol::time::{Span, Timestamp};
 
@@ -24,17 +24,13 @@ const TRIES: usize = 64;
 impl Store {
     /// Takes one of `places` in the bucket's last `window`, or says when the next becomes free.
     pub async fn reserve(&self, bucket: String, places: usize, window: Span, now: Timestamp) -> Result<Reserved> {
-        self.db
-            .write(Statements::Several, move |conn| {
-                Box::pin(async move { reserve(conn, &bucket, places, window, now).await })
-            })
-            .await
+        self.db.write(move |conn| Box::pin(async move { reserve(conn, &bucket, places, window, now).await })).await
     }
 
     /// Gives back the place that was taken at `reserved_at`, where the attempt was no fault of who made it.
     pub async fn refund(&self, bucket: String, reserved_at: Timestamp) -> Result<()> {
         self.db
-            .write(Statements::Several, move |conn| {
+            .write(move |conn| {
                 Box::pin(async move {
                     for _ in 0..TRIES {
                         let Some(old) = attempts(conn, &bucket).await? else { return Ok(()) };
@@ -55,14 +51,8 @@ impl Store {
 
     /// Forgets the bucket's attempts.
     pub async fn clear_limit(&self, bucket: String) -> Result<()> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    sqlx::query("DELETE FROM limits WHERE bucket = $1").bind(bucket).execute(conn).await?;
-                    Ok(())
-                })
-            })
-            .await
+        self.db.execute(move || sqlx::query("DELETE FROM limits WHERE bucket = $1").bind(bucket.clone())).await?;
+        Ok(())
     }
 }
 

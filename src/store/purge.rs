@@ -1,6 +1,5 @@
 //! Expired rows leave in small batches, each a write of its own, so that no request waits for more than one.
 
-use super::db::Statements;
 use super::{Result, Store};
 use crate::protocol::time::Timestamp;
 
@@ -24,7 +23,7 @@ impl Store {
         let mut removed = 0;
         for sql in STATEMENTS {
             loop {
-                let batch = self.purge_batch(sql, now).await?;
+                let batch = self.db.execute(move || sqlx::query(sql).bind(now.millis()).bind(BATCH)).await?;
                 removed += batch;
                 if batch < BATCH.unsigned_abs() {
                     break;
@@ -32,15 +31,5 @@ impl Store {
             }
         }
         Ok(removed)
-    }
-
-    async fn purge_batch(&self, sql: &'static str, now: Timestamp) -> Result<u64> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    Ok(sqlx::query(sql).bind(now.millis()).bind(BATCH).execute(conn).await?.rows_affected())
-                })
-            })
-            .await
     }
 }

@@ -2,13 +2,13 @@
 
 use sqlx::any::AnyRow;
 
-use super::db::{Conn, Statements};
+use super::db::Conn;
 use super::users::{self, user_columns};
-use super::{Result, Store, column, from_json, to_json};
+use super::{Result, Store, column, consents, from_json, to_json};
 use crate::crypto::secret::Secret;
 use crate::protocol::claims::Authentication;
-use crate::protocol::ids::{SessionId, UserId};
-use crate::protocol::interaction::Session;
+use crate::protocol::ids::{ClientId, SessionId, UserId};
+use crate::protocol::interaction::{Consent, Session};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 
@@ -70,25 +70,68 @@ fn read(row: &AnyRow) -> Result<SignedIn> {
     Ok(SignedIn { session, user, last_seen_at: Timestamp(column(row, "last_seen_at")?) })
 }
 
+/// The columns that [`read`] wants, of `sessions` as `s`, beside those of the person.
+macro_rules! session_columns {
+    () => {
+        "s.id AS session_id, s.auth_time, s.acr, s.amr, s.last_seen_at"
+    };
+}
+
+/// What makes a session live, of `sessions` as `s` and `users` as `u`: not expired at `$2`, seen after `$3`, its person
+/// active.
+macro_rules! live {
+    () => {
+        " WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.last_seen_at > $3 AND u.disabled_at IS NULL"
+    };
+}
+
 impl Store {
-    /// The live session whose cookie hashes to `token_hash`: not expired, seen within `idle`, its person active.
+    /// The live session whose cookie hashes to `token_hash`, seen within `idle`.
     pub async fn session(&self, token_hash: [u8; 32], idle: Span, now: Timestamp) -> Result<Option<SignedIn>> {
         let sql = concat!(
-            "SELECT s.id AS session_id, s.auth_time, s.acr, s.amr, s.last_seen_at, ",
+            "SELECT ",
+            session_columns!(),
+            ", ",
             user_columns!(),
-            " FROM sessions s JOIN users u ON u.id = s.user_id
-             WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.last_seen_at > $3 AND u.disabled_at IS NULL"
+            " FROM sessions s JOIN users u ON u.id = s.user_id",
+            live!()
         );
         let seen_after = (now - idle).millis();
         let statement = || sqlx::query(sql).bind(token_hash.to_vec()).bind(now.millis()).bind(seen_after);
         self.db.row(statement).await?.as_ref().map(read).transpose()
     }
 
+    /// The same, with what its person has allowed `client`.
+    pub async fn session_and_consent(
+        &self,
+        token_hash: [u8; 32],
+        client: &ClientId,
+        idle: Span,
+        now: Timestamp,
+    ) -> Result<Option<(SignedIn, Option<Consent>)>> {
+        let sql = concat!(
+            "SELECT c.allowed, c.given_at, ",
+            session_columns!(),
+            ", ",
+            user_columns!(),
+            " FROM sessions s JOIN users u ON u.id = s.user_id
+              LEFT JOIN consents c ON c.user_id = s.user_id AND c.client_id = $4",
+            live!()
+        );
+        let seen_after = (now - idle).millis();
+        let statement = || {
+            let statement = sqlx::query(sql).bind(token_hash.to_vec()).bind(now.millis());
+            statement.bind(seen_after).bind(client.as_str().to_owned())
+        };
+        let Some(row) = self.db.row(statement).await? else { return Ok(None) };
+        Ok(Some((read(&row)?, consents::read_joined(&row)?)))
+    }
+
     /// Begins a session in place of `replaced`, which ends with its online grants unless it is the same one: the
     /// same person who signs in again keeps the `sid`, under a new secret. `false` where the password was changed or
     /// the person disabled since it was checked.
     pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<bool> {
-        let began = self.db.write(Statements::Several, move |conn| {
+        let began = self.db.write(move |conn| {
             Box::pin(async move {
                 if !super::users::hold_password(conn, &new.user_id, &new.password_hash).await? {
                     return Ok(false);
@@ -107,18 +150,9 @@ impl Store {
 
     /// Notes that a session was used, at most as often as the caller asks.
     pub async fn touch_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    sqlx::query("UPDATE sessions SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2")
-                        .bind(id.as_str())
-                        .bind(now.millis())
-                        .execute(conn)
-                        .await?;
-                    Ok(())
-                })
-            })
-            .await
+        let sql = "UPDATE sessions SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2";
+        self.db.execute(move || sqlx::query(sql).bind(id.as_str().to_owned()).bind(now.millis())).await?;
+        Ok(())
     }
 
     /// Up to `limit` live sessions, of one person or of all, in the order of their ids, after the one with id `after`.
@@ -184,7 +218,7 @@ impl Store {
 
     /// Signs out: ends the session and its online grants with their tokens; offline grants live on.
     pub async fn end_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
-        let ended = self.db.write(Statements::Several, move |conn| Box::pin(async move { end(conn, &id, now).await }));
+        let ended = self.db.write(move |conn| Box::pin(async move { end(conn, &id, now).await }));
         let ended = ended.await;
         self.standings.forget();
         ended
@@ -214,13 +248,6 @@ async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()>
 async fn end(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<()> {
     sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
     super::grants::revoke_online_of_session(conn, id, now).await
-}
-
-/// Locks a session's row until the transaction ends; `false` where there is none any more.
-pub(super) async fn hold(conn: &mut Conn, id: &SessionId) -> Result<bool> {
-    let done =
-        sqlx::query("UPDATE sessions SET user_id = user_id WHERE id = $1").bind(id.as_str()).execute(conn).await?;
-    Ok(done.rows_affected() > 0)
 }
 
 pub(super) async fn end_all_of_user(conn: &mut Conn, id: &UserId) -> Result<()> {

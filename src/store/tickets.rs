@@ -1,25 +1,15 @@
 //! Sealed tickets that are too large for a URL.
 
-use super::db::Statements;
 use super::{Result, Store, column};
 use crate::protocol::time::Timestamp;
 
 impl Store {
     /// Keeps a sealed ticket under `id`.
     pub async fn park_ticket(&self, id: String, sealed: String, expires_at: Timestamp) -> Result<()> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    sqlx::query("INSERT INTO pushed_requests (id, sealed, expires_at) VALUES ($1, $2, $3)")
-                        .bind(id)
-                        .bind(sealed)
-                        .bind(expires_at.millis())
-                        .execute(conn)
-                        .await?;
-                    Ok(())
-                })
-            })
-            .await
+        let sql = "INSERT INTO pushed_requests (id, sealed, expires_at) VALUES ($1, $2, $3)";
+        let statement = move || sqlx::query(sql).bind(id.clone()).bind(sealed.clone()).bind(expires_at.millis());
+        self.db.execute(statement).await?;
+        Ok(())
     }
 
     pub async fn parked_ticket(&self, id: &str, now: Timestamp) -> Result<Option<String>> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use sqlx::any::AnyRow;
 
-use super::db::{Conn, Statements};
+use super::db::Conn;
 use super::{Result, Store, StoreError, column, from_json, to_json};
 use crate::crypto::secret::Secret;
 use crate::protocol::ids::UserId;
@@ -203,20 +203,14 @@ impl Store {
 
     /// Replaces the hash of an unchanged password by one of today's cost.
     pub async fn upgrade_password_hash(&self, id: UserId, old: Secret<String>, new: Secret<String>) -> Result<()> {
-        self.db
-            .write(Statements::One, move |conn| {
-                Box::pin(async move {
-                    // Only where the old hash still stands: a password that was changed meanwhile stays changed.
-                    sqlx::query("UPDATE passwords SET hash = $3 WHERE user_id = $1 AND hash = $2")
-                        .bind(id.as_str())
-                        .bind(old.expose())
-                        .bind(new.expose())
-                        .execute(conn)
-                        .await?;
-                    Ok(())
-                })
-            })
-            .await
+        // Only where the old hash still stands: a password that was changed meanwhile stays changed.
+        let sql = "UPDATE passwords SET hash = $3 WHERE user_id = $1 AND hash = $2";
+        let statement = move || {
+            let statement = sqlx::query(sql).bind(id.as_str().to_owned());
+            statement.bind(old.expose().clone()).bind(new.expose().clone())
+        };
+        self.db.execute(statement).await?;
+        Ok(())
     }
 
     /// Disables (`Some`) or enables a person. Disabling ends their sessions and grants.

@@ -11,7 +11,7 @@ use crate::crypto::jws::TYP_ID_TOKEN;
 use crate::http::error::Fault;
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::extract::peer::ClientAddress;
-use crate::http::extract::session;
+use crate::http::extract::session::{self, Visitor};
 use crate::http::pages::{error::PageError, form_post};
 use crate::http::{Shared, Web, respond};
 use crate::issue::unredeemed_row_expiry;
@@ -96,31 +96,23 @@ async fn proceed(
     let target = ticket.request.readdress(client, &app.metadata.issuer);
     let target = target.map_err(|why| PageError::unaddressed(web, why))?;
     let Some(client) = client else { return Err(PageError::ticket_expired()) };
-    let signed_in = session::current(web, headers).await.map_err(Fault::from)?;
-    match next(web, &ticket, client, signed_in.as_ref()).await? {
+    let visitor = session::visitor(web, headers, &client.id).await.map_err(Fault::from)?;
+    match next(web, &ticket, client, visitor.as_ref()) {
         Step::Login | Step::SelectAccount => step_to(web, address, path::LOGIN, &ticket).await,
         Step::Consent { .. } => step_to(web, address, path::CONSENT, &ticket).await,
         Step::Fail(error) => deliver(web, target.error(&error), Some(client)),
-        Step::Issue { scope, offline } => match signed_in {
-            Some(signed_in) => issue(web, ticket, client, &target, signed_in, scope, offline).await,
+        Step::Issue { scope, offline } => match visitor {
+            Some(visitor) => issue(web, ticket, client, &target, visitor.signed_in, scope, offline).await,
             None => step_to(web, address, path::LOGIN, &ticket).await,
         },
     }
 }
 
 /// Asks the rules what comes next for this browser.
-pub async fn next(
-    web: &Web,
-    ticket: &Ticket,
-    client: &Client,
-    signed_in: Option<&SignedIn>,
-) -> Result<Step, PageError> {
-    let consent = match signed_in {
-        None => None,
-        Some(signed_in) => web.app.store.consent(&signed_in.user.id, &client.id).await.map_err(Fault::from)?,
-    };
-    let session = signed_in.map(|signed_in| &signed_in.session);
-    Ok(interaction::next(&ticket.request, client, session, consent.as_ref(), ticket.progress(), web.app.now()))
+pub fn next(web: &Web, ticket: &Ticket, client: &Client, visitor: Option<&Visitor>) -> Step {
+    let session = visitor.map(|visitor| &visitor.signed_in.session);
+    let consent = visitor.and_then(|visitor| visitor.consent.as_ref());
+    interaction::next(&ticket.request, client, session, consent, ticket.progress(), web.app.now())
 }
 
 /// Sends the browser to one of our pages with the ticket.

@@ -85,13 +85,13 @@ pub async fn submit(
 async fn pending(web: &Web, headers: &HeaderMap, ticket: Ticket) -> Result<Result<Pending, Ticket>, PageError> {
     let app = &web.app;
     let record = app.store.client(&ticket.request.client_id).await.map_err(Fault::from)?;
-    let signed_in = session::current(web, headers).await.map_err(Fault::from)?;
+    let visitor = session::visitor(web, headers, &ticket.request.client_id).await.map_err(Fault::from)?;
     // A client or an address that is no longer what it was when the page was made is for resume to explain.
     let readdressed = ticket.request.readdress(record.as_ref().map(|record| &record.client), &app.metadata.issuer);
-    let (Some(record), Some(signed_in), Ok(_)) = (record, signed_in, readdressed) else { return Ok(Err(ticket)) };
+    let (Some(record), Some(visitor), Ok(_)) = (record, visitor, readdressed) else { return Ok(Err(ticket)) };
     let client = record.client.clone();
-    match next(web, &ticket, &client, Some(&signed_in)).await? {
-        Step::Consent { scope } => Ok(Ok(Pending { ticket, client, signed_in, scope })),
+    match next(web, &ticket, &client, Some(&visitor)) {
+        Step::Consent { scope } => Ok(Ok(Pending { ticket, client, signed_in: visitor.signed_in, scope })),
         _ => Ok(Err(ticket)),
     }
 }

@@ -11,7 +11,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statements, configure_sqlite, sqlite_code};
+use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statement, configure_sqlite, sqlite_code};
 use crate::store::{Result, StoreError};
 use crate::telemetry::metrics;
 
@@ -32,14 +32,31 @@ impl Queue {
         Self(queue)
     }
 
+    /// Runs one statement in the next transaction; how many rows it changed, after the commit.
+    pub(super) async fn execute(&self, statement: impl Fn() -> Statement<'static> + Send + 'static) -> Result<u64> {
+        self.send(false, move |conn| {
+            let statement = statement();
+            Box::pin(async move { Ok(statement.execute(conn).await?.rows_affected()) })
+        })
+        .await
+    }
+
     /// Runs `write` in the next transaction; its outcome, after the commit.
-    pub(super) async fn write<T, F>(&self, statements: Statements, write: F) -> Result<T>
+    pub(super) async fn write<T, F>(&self, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        self.send(true, write).await
+    }
+
+    async fn send<T, F>(&self, savepoint: bool, write: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let job = Job { statements, run: Box::new(move |conn| Box::pin(run_write(conn, write, sender))) };
+        let job = Job { savepoint, run: Box::new(move |conn| Box::pin(run_write(conn, write, sender))) };
         self.0.send(job).await.map_err(|_| StoreError::WriterStopped)?;
         receiver.await.map_err(|_| StoreError::WriterStopped)?
     }
@@ -47,7 +64,9 @@ impl Queue {
 
 /// One write on its way to the SQLite writer.
 struct Job {
-    statements: Statements,
+    /// A statement that fails leaves SQLite's transaction as it was, so only a write of several needs one; they halve
+    /// the rate.
+    savepoint: bool,
     run: Run,
 }
 
@@ -142,8 +161,8 @@ async fn connect(options: &AnyConnectOptions) -> sqlx::Result<Conn> {
 }
 
 async fn run_jobs(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(), String> {
-    while let Some(several) = batch.waiting.front().map(|job| job.statements == Statements::Several) {
-        if several {
+    while let Some(savepoint) = batch.waiting.front().map(|job| job.savepoint) {
+        if savepoint {
             execute(conn, "SAVEPOINT write").await.map_err(|error| error.to_string())?;
         }
         let Some(job) = batch.waiting.pop_front() else { break };
@@ -153,10 +172,10 @@ async fn run_jobs(conn: &mut Conn, batch: &mut Batch) -> std::result::Result<(),
         if broken {
             return Err("another write of the same transaction failed".to_owned());
         }
-        if several && failed {
+        if savepoint && failed {
             execute(conn, "ROLLBACK TO write").await.map_err(|error| error.to_string())?;
         }
-        if several {
+        if savepoint {
             execute(conn, "RELEASE write").await.map_err(|error| error.to_string())?;
         }
     }

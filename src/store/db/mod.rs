@@ -3,6 +3,7 @@
 //! its own. A write is acknowledged only after its commit.
 
 mod group;
+mod postgres;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -36,17 +37,18 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// A restart of PostgreSQL leaves every connection of the pool stale at once.
 const STALE_AT_ONCE: u32 = POSTGRES_CONNECTIONS;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that rested for longer is asked whether it still lives before it is used.
+const RESTED: Duration = Duration::from_secs(1);
 
 const SQLITE_BUSY: u32 = 5;
 const SQLITE_LOCKED: u32 = 6;
 const SQLITE_IOERR: u32 = 10;
 
-/// How many statements a write has. One that fails leaves SQLite's transaction as it was, so only a write of
-/// several needs a savepoint, which halves the rate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Statements {
-    One,
-    Several,
+/// For the few statements that must differ.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Sqlite,
+    Postgres,
 }
 
 #[derive(Clone)]
@@ -107,11 +109,15 @@ impl Db {
         let pool = AnyPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A ping before each use costs a third of the reads; `is_stale` handles what it would have found.
+            // A ping before each use costs a third of the reads. Most of what it would have found is found after a
+            // rest; `is_stale` handles what is left.
             .test_before_acquire(false)
+            .before_acquire(|conn, since| {
+                Box::pin(async move { Ok(since.idle_for < RESTED || conn.ping().await.is_ok()) })
+            })
             .after_connect(move |conn, _| {
                 let warned = Arc::clone(&warned);
-                Box::pin(async move { inspect_postgres(conn, &warned).await })
+                Box::pin(async move { postgres::inspect(conn, &warned).await })
             })
             .connect_with(options.clone())
             .await?;
@@ -146,6 +152,13 @@ impl Db {
         Ok((found, migrations().iter().map(|migration| migration.version).max().unwrap_or_default()))
     }
 
+    pub(super) fn kind(&self) -> Kind {
+        match &self.writer {
+            Writer::Sqlite { .. } => Kind::Sqlite,
+            Writer::Postgres { .. } => Kind::Postgres,
+        }
+    }
+
     pub(super) fn pool(&self) -> Pool {
         let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
         let most = self.pool.options().get_max_connections() as usize;
@@ -157,7 +170,7 @@ impl Db {
         match &self.writer {
             // Whatever stands in the queue is done before this is.
             Writer::Sqlite { .. } => {
-                if let Err(error) = self.write(Statements::One, |_| Box::pin(async { Ok(()) })).await {
+                if let Err(error) = self.write(|_| Box::pin(async { Ok(()) })).await {
                     tracing::warn!(%error, "closing the database");
                 }
             }
@@ -189,27 +202,52 @@ impl Db {
         Ok(statement().fetch_all(&self.pool).await?)
     }
 
+    /// Runs one statement that changes something and answers after its commit: the number of rows it changed. On
+    /// PostgreSQL it is a transaction by itself, without the round trips of `BEGIN` and `COMMIT`; on SQLite it needs no
+    /// savepoint. Dropping the returned future does not stop it.
+    pub(super) async fn execute(
+        &self,
+        statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
+    ) -> Result<u64> {
+        let _watched = (Timer::db_write(), traces::step("database write"));
+        match &self.writer {
+            Writer::Sqlite { queue, .. } => queue.execute(statement).await,
+            Writer::Postgres { running } => {
+                let pool = self.pool.clone();
+                spawn(running, async move { postgres::execute(&pool, statement).await }).await
+            }
+        }
+    }
+
     /// Runs `write` in a transaction and answers after its commit. Dropping the returned future does not stop it.
-    pub(super) async fn write<T, F>(&self, statements: Statements, write: F) -> Result<T>
+    pub(super) async fn write<T, F>(&self, write: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let _watched = (Timer::db_write(), traces::step("database write"));
         match &self.writer {
-            Writer::Sqlite { queue, .. } => queue.write(statements, write).await,
+            Writer::Sqlite { queue, .. } => queue.write(write).await,
             Writer::Postgres { running } => {
                 let pool = self.pool.clone();
-                let running = Arc::clone(running).read_owned().await;
-                let work = async move {
-                    let outcome = write_postgres(&pool, write).await;
-                    drop(running);
-                    outcome
-                };
-                tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::WriterStopped)?
+                spawn(running, async move { postgres::write(&pool, write).await }).await
             }
         }
     }
+}
+
+/// Runs a write to its end, whatever becomes of who waits for it.
+async fn spawn<T: Send + 'static>(
+    running: &Arc<RwLock<()>>,
+    write: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let running = Arc::clone(running).read_owned().await;
+    let work = async move {
+        let outcome = write.await;
+        drop(running);
+        outcome
+    };
+    tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::WriterStopped)?
 }
 
 fn migrations() -> Migrator {
@@ -321,62 +359,4 @@ async fn configure_sqlite(conn: &mut Conn, read_only: bool) -> std::result::Resu
         sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
     }
     Ok(())
-}
-
-/// Whether the server keeps what it acknowledges is its operator's choice, and may be meant; we say it once.
-async fn inspect_postgres(conn: &mut Conn, warned: &AtomicBool) -> sqlx::Result<()> {
-    let sql = "SELECT name FROM pg_settings
-               WHERE name IN ('synchronous_commit', 'fsync') AND setting = 'off' ORDER BY name";
-    let off: Vec<String> = sqlx::query_scalar(sql).fetch_all(conn).await?;
-    if !off.is_empty() && !warned.swap(true, Ordering::Relaxed) {
-        let settings = off.join(", ");
-        tracing::warn!(
-            settings,
-            "this PostgreSQL has them off: when it crashes, codes and tokens that were used or revoked may count again"
-        );
-    }
-    Ok(())
-}
-
-/// Until BEGIN was answered nothing was sent that could have been done, so stale connections may be passed over.
-async fn write_postgres<T, F>(pool: &AnyPool, write: F) -> Result<T>
-where
-    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>>,
-{
-    let mut passed_over = 0;
-    loop {
-        let mut conn = match pool.acquire().await {
-            Err(error) if is_stale(&error) && passed_over < STALE_AT_ONCE => {
-                passed_over += 1;
-                continue;
-            }
-            other => other?,
-        };
-        let mut transaction = match conn.begin().await {
-            Err(error) if is_stale(&error) && passed_over < STALE_AT_ONCE => {
-                passed_over += 1;
-                continue;
-            }
-            other => other?,
-        };
-        let error = match write(&mut transaction).await {
-            Ok(value) => {
-                transaction.commit().await?;
-                return Ok(value);
-            }
-            Err(error) => error,
-        };
-        drop(transaction);
-        if is_read_only(&error) {
-            conn.close_on_drop();
-        }
-        return Err(error);
-    }
-}
-
-/// A session that may only read stays so: its server became a standby, or was told so when the session began. The
-/// next one may find another server, or none of that any more.
-fn is_read_only(error: &StoreError) -> bool {
-    let StoreError::Unavailable(sqlx::Error::Database(error)) = error else { return false };
-    error.code().as_deref() == Some("25006")
 }

@@ -23,7 +23,7 @@ where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
 {
-    db.write(Statements::One, ask).await
+    db.write(ask).await
 }
 
 #[tokio::test]
@@ -101,11 +101,7 @@ async fn a_connection_that_cannot_be_set_so_is_refused() {
 async fn what_a_write_found_in_a_transaction_that_came_to_nothing_is_no_answer() {
     let dir = TempDir::new().unwrap();
     let db = Db::open(&format!("sqlite://{}/keyward.db", dir.path().display())).await.unwrap();
-    let run = |sql: &'static str| {
-        db.write(Statements::One, move |conn| {
-            Box::pin(async move { Ok(sqlx::query(sql).execute(conn).await.map(drop)?) })
-        })
-    };
+    let run = |sql: &'static str| db.execute(move || sqlx::query(sql));
     run("CREATE TABLE names (name TEXT PRIMARY KEY)").await.unwrap();
     // Queued while the writer is busy with one, the others share the next transaction.
     let (begun, begins) = tokio::sync::oneshot::channel();
@@ -113,7 +109,7 @@ async fn what_a_write_found_in_a_transaction_that_came_to_nothing_is_no_answer()
     let busy = tokio::spawn({
         let db = db.clone();
         async move {
-            let wait = db.write(Statements::One, |_| {
+            let wait = db.write(|_| {
                 Box::pin(async move {
                     begun.send(()).unwrap();
                     ends.await.unwrap();

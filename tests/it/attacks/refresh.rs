@@ -92,7 +92,8 @@ on_both_databases! {
         let tokens = provider.redeem(&code).await;
         let refresh = tokens.text("refresh_token");
         let before = provider.row_counts().await;
-        let changed = format!("{}A", &refresh[..refresh.len() - 1]);
+        let (start, last) = refresh.split_at(refresh.len() - 1);
+        let changed = format!("{start}{}", if last == "A" { "E" } else { "A" });
         let longer = format!("{refresh}AAAA");
         let access = tokens.text("access_token");
         let hint = tokens.text("id_token");

@@ -1,6 +1,7 @@
 //! A PostgreSQL of a test's own, as durable as it comes, that may crash and come back; and a line to one that loses
 //! the answer to a commit.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -141,7 +142,7 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {}", std::fs::read_to_string(log.path()).unwrap_or_default());
 }
 
-/// What a line does with the next `COMMIT`.
+/// What a line does with the next commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Passes it on, and its answer.
@@ -196,16 +197,69 @@ impl Line {
     }
 }
 
+/// What a connection was asked so far: which of its prepared statements change something, and whether a transaction
+/// is open.
+#[derive(Default)]
+struct Asked {
+    writes: HashSet<Vec<u8>>,
+    in_transaction: bool,
+    begun: bool,
+    /// Of a message that has not come whole.
+    rest: Vec<u8>,
+}
+
+impl Asked {
+    /// Whether these bytes ask for a commit: by that word, or by a change outside a transaction.
+    fn commits(&mut self, bytes: &[u8]) -> bool {
+        self.rest.extend_from_slice(bytes);
+        let mut commits = false;
+        // The first message of a connection has no type.
+        while let Some(length) = self.rest.get(usize::from(self.begun)..).and_then(|rest| rest.first_chunk()) {
+            let end = usize::from(self.begun) + u32::from_be_bytes(*length) as usize;
+            if self.rest.len() < end {
+                break;
+            }
+            let message: Vec<u8> = self.rest.drain(..end).collect();
+            if self.begun {
+                commits |= self.message(message[0], &message[5..]);
+            }
+            // A request for TLS (8 bytes) comes before the one that has no type either.
+            self.begun |= end > 8;
+        }
+        commits
+    }
+
+    fn message(&mut self, kind: u8, body: &[u8]) -> bool {
+        let mut texts = body.split(|byte| *byte == 0);
+        let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+        let starts = |sql: &[u8], words: &[&str]| words.iter().any(|word| sql.starts_with(word.as_bytes()));
+        match kind {
+            b'P' if starts(second, &["INSERT", "UPDATE", "DELETE", "WITH"]) => {
+                drop(self.writes.insert(first.to_owned()))
+            }
+            b'B' => return !self.in_transaction && self.writes.contains(second),
+            b'Q' if starts(first, &["BEGIN"]) => self.in_transaction = true,
+            b'Q' if starts(first, &["COMMIT", "ROLLBACK"]) => {
+                self.in_transaction = false;
+                return starts(first, &["COMMIT"]);
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
 /// Carries one connection until either side ends it, or it is cut: both sides then see it end.
 async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>) {
-    let (mut asked, mut told) = ([0; 16 * 1024], [0; 16 * 1024]);
+    let (mut heard, mut told) = ([0; 16 * 1024], [0; 16 * 1024]);
+    let mut asked = Asked::default();
     let mut deaf = false;
     loop {
         tokio::select! {
-            read = client.read(&mut asked) => {
+            read = client.read(&mut heard) => {
                 let Ok(n @ 1..) = read else { return };
-                let bytes = &asked[..n];
-                if bytes.windows(6).any(|word| word == b"COMMIT") {
+                let bytes = &heard[..n];
+                if asked.commits(bytes) {
                     match cut.swap(Cut::Nowhere as u8, Ordering::SeqCst) {
                         cut if cut == Cut::Before as u8 => return,
                         cut if cut == Cut::After as u8 => deaf = true,

@@ -1,0 +1,97 @@
+//! Writes on PostgreSQL, each a transaction of its own on a connection of the pool.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::BoxFuture;
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyPool, Connection as _};
+
+use super::{Conn, STALE_AT_ONCE, Statement, is_stale};
+use crate::store::{Result, StoreError};
+
+/// Whether the server keeps what it acknowledges is its operator's choice, and may be meant; we say it once.
+pub(super) async fn inspect(conn: &mut Conn, warned: &AtomicBool) -> sqlx::Result<()> {
+    let sql = "SELECT name FROM pg_settings
+               WHERE name IN ('synchronous_commit', 'fsync') AND setting = 'off' ORDER BY name";
+    let off: Vec<String> = sqlx::query_scalar(sql).fetch_all(conn).await?;
+    if !off.is_empty() && !warned.swap(true, Ordering::Relaxed) {
+        let settings = off.join(", ");
+        tracing::warn!(
+            settings,
+            "this PostgreSQL has them off: when it crashes, codes and tokens that were used or revoked may count again"
+        );
+    }
+    Ok(())
+}
+
+/// One statement, which is a transaction by itself. What a server says that was shut down (57P01) it says instead of
+/// doing it, so the next connection is asked; with a connection that breaks without a word, nobody can know.
+pub(super) async fn execute(pool: &AnyPool, statement: impl Fn() -> Statement<'static>) -> Result<u64> {
+    let mut passed_over = 0;
+    loop {
+        let mut conn = acquire(pool, &mut passed_over).await?;
+        let error = match statement().execute(&mut *conn).await {
+            Ok(done) => return Ok(done.rows_affected()),
+            Err(error) => error,
+        };
+        if is_shut_down(&error) && passed_over < STALE_AT_ONCE {
+            passed_over += 1;
+            continue;
+        }
+        let error = StoreError::from(error);
+        if is_read_only(&error) {
+            conn.close_on_drop();
+        }
+        return Err(error);
+    }
+}
+
+/// Until BEGIN was answered nothing was sent that could have been done, so stale connections may be passed over.
+pub(super) async fn write<T, F>(pool: &AnyPool, write: F) -> Result<T>
+where
+    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>>,
+{
+    let mut passed_over = 0;
+    loop {
+        let mut conn = acquire(pool, &mut passed_over).await?;
+        let mut transaction = match conn.begin().await {
+            Err(error) if is_stale(&error) && passed_over < STALE_AT_ONCE => {
+                passed_over += 1;
+                continue;
+            }
+            other => other?,
+        };
+        let error = match write(&mut transaction).await {
+            Ok(value) => {
+                transaction.commit().await?;
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        drop(transaction);
+        if is_read_only(&error) {
+            conn.close_on_drop();
+        }
+        return Err(error);
+    }
+}
+
+async fn acquire(pool: &AnyPool, passed_over: &mut u32) -> Result<PoolConnection<Any>> {
+    loop {
+        match pool.acquire().await {
+            Err(error) if is_stale(&error) && *passed_over < STALE_AT_ONCE => *passed_over += 1,
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn is_shut_down(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(inner) if inner.code().as_deref() == Some("57P01"))
+}
+
+/// A session that may only read stays so: its server became a standby, or was told so when the session began. The
+/// next one may find another server, or none of that any more.
+fn is_read_only(error: &StoreError) -> bool {
+    let StoreError::Unavailable(sqlx::Error::Database(error)) = error else { return false };
+    error.code().as_deref() == Some("25006")
+}
