@@ -29,7 +29,9 @@ pub struct Logging {
 /// What is logged, by the directives of `tracing-subscriber`. `KEYWARD_LOG` overrides `log.level`.
 pub fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
     let directives = std::env::var("KEYWARD_LOG").unwrap_or_else(|_| config.log.level.clone());
-    EnvFilter::try_new(&directives).with_context(|| format!("log level `{directives}`"))
+    // PostgreSQL tells at each start that the table of migrations is there already. Later directives override this.
+    EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{directives}"))
+        .with_context(|| format!("log level `{directives}`"))
 }
 
 /// Starts the log, and traces; inside the runtime.

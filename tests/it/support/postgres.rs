@@ -235,7 +235,7 @@ impl Asked {
         let starts = |sql: &[u8], words: &[&str]| words.iter().any(|word| sql.starts_with(word.as_bytes()));
         match kind {
             b'P' if starts(second, &["INSERT", "UPDATE", "DELETE", "WITH"]) => {
-                drop(self.writes.insert(first.to_owned()))
+                self.writes.insert(first.to_owned());
             }
             b'B' => return !self.in_transaction && self.writes.contains(second),
             b'Q' if starts(first, &["BEGIN"]) => self.in_transaction = true,
