@@ -27,7 +27,7 @@ impl App {
         let store = Store::open(&config.database_url).await?;
         let keys = Keyring::open(&store, &config.key_source, rng.as_ref(), clock.now()).await?;
         let metadata = metadata(&config);
-        let limits = Limiter::new(store.clone(), keys.server.limits, config.rate_limits.login);
+        let limits = Limiter::new(store.clone(), keys.server.limits, config.rate_limits.clone());
         let passwords = Hasher::new(&config.passwords, &random_bytes(rng.as_ref()))?;
         Ok(Self { config, metadata, clock, rng, store, keys, limits, passwords })
     }

@@ -8,14 +8,16 @@ use crate::app::App;
 use crate::crypto::jws::{TYP_ACCESS_TOKEN, TYP_ID_TOKEN};
 use crate::crypto::refresh;
 use crate::keys::KeyError;
-use crate::protocol::claims::{AccessToken, IdToken};
+use crate::protocol::claims::{AccessToken, Authentication, ClaimsRequest, IdToken};
 use crate::protocol::client::{Client, IdTokenClaims, SigningAlg};
-use crate::protocol::grant::{Commit, GrantRecord, Issuance, Subject};
+use crate::protocol::grant::{Commit, Issuance, Subject};
+use crate::protocol::ids::{ClientId, SessionId};
 use crate::protocol::interaction::SIGN_IN_LIFETIME;
 use crate::protocol::scope::{self, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::StoreError;
+use crate::store::grants::{GrantCreation, NewGrant};
 use crate::telemetry::traces;
 
 /// How long a row outlives the last token that leans on it: clocks of processes differ a little.
@@ -27,6 +29,8 @@ pub struct Tokens {
     pub expires_in: Span,
     pub scope: ScopeSet,
     pub refresh_token: Option<String>,
+    /// How long the refresh token can be used at most.
+    pub refresh_expires_in: Option<Span>,
     pub id_token: Option<String>,
 }
 
@@ -45,6 +49,8 @@ pub enum IssueError {
     Keys(#[from] KeyError),
     #[error("a grant has an id that is not ours")]
     ForeignGrant,
+    #[error("an issuance about a person says neither by what grant nor by what key")]
+    Unfounded,
 }
 
 /// Signs and commits. `refresh_seed` is that of the issuance's grant; empty where it has none.
@@ -55,11 +61,13 @@ pub async fn mint(
     refresh_seed: &[u8],
     now: Timestamp,
 ) -> Result<Minted, IssueError> {
-    let expires_in = access_token_ttl(app, client);
-    let access_token = sign_access_token(app, client, &issuance, now)?;
-    let id_token = match (&issuance.subject, &issuance.grant) {
-        (Subject::User(user), Some(grant)) if issuance.scope.contains(scope::OPENID) => {
-            Some(sign_id_token(app, client, &issuance, grant, user, &access_token, now)?)
+    let lifetime = access_token_ttl(app, client);
+    // What a key opened closes with it.
+    let expires_in = issuance.key.as_ref().map_or(lifetime, |key| lifetime.min(key.expires_at - now));
+    let access_token = sign_access_token(app, client, &issuance, now + expires_in, now)?;
+    let id_token = match &issuance.subject {
+        Subject::User(user) if issuance.scope.contains(scope::OPENID) => {
+            Some(sign_id_token(app, client, &issuance, user, &access_token, now)?)
         }
         _ => None,
     };
@@ -70,10 +78,29 @@ pub async fn mint(
         }
         _ => None,
     };
-    if !commit(app, &issuance, expires_in, now).await? {
+    if !commit(app, &issuance, refresh_seed, expires_in, now).await? {
         return Ok(Minted::Overtaken);
     }
-    Ok(Minted::Tokens(Box::new(Tokens { access_token, expires_in, scope: issuance.scope, refresh_token, id_token })))
+    let refresh_expires_in = refresh_token.as_ref().and_then(|_| refresh_expires_in(&issuance, now));
+    let scope = issuance.scope;
+    Ok(Minted::Tokens(Box::new(Tokens {
+        access_token,
+        expires_in,
+        scope,
+        refresh_token,
+        refresh_expires_in,
+        id_token,
+    })))
+}
+
+fn refresh_expires_in(issuance: &Issuance, now: Timestamp) -> Option<Span> {
+    let expires_at = match issuance.commit {
+        Commit::RedeemCode { refresh_expires_at } => refresh_expires_at,
+        _ => issuance.grant.as_ref()?.refresh.map(|refresh| refresh.expires_at),
+    };
+    // A rotated key ends sooner than when its tokens were made.
+    let of_key = issuance.key.as_ref().map(|key| key.expires_at);
+    Some(expires_at?.min(of_key.unwrap_or(expires_at?)) - now)
 }
 
 fn access_token_ttl(app: &App, client: &Client) -> Span {
@@ -91,7 +118,13 @@ fn row_expiry(now: Timestamp, last_token: Timestamp) -> Timestamp {
     last_token.max(now + SIGN_IN_LIFETIME) + ROW_MARGIN
 }
 
-async fn commit(app: &App, issuance: &Issuance, expires_in: Span, now: Timestamp) -> Result<bool, StoreError> {
+async fn commit(
+    app: &App,
+    issuance: &Issuance,
+    refresh_seed: &[u8],
+    expires_in: Span,
+    now: Timestamp,
+) -> Result<bool, IssueError> {
     let Some(grant) = &issuance.grant else { return Ok(true) };
     let id = grant.id.clone();
     match issuance.commit {
@@ -99,19 +132,37 @@ async fn commit(app: &App, issuance: &Issuance, expires_in: Span, now: Timestamp
         Commit::RedeemCode { refresh_expires_at } => {
             // The last refresh may be answered just before its end, and that answer's token lives on.
             let last_token = refresh_expires_at.unwrap_or(now) + expires_in;
-            app.store.redeem_code(id, refresh_expires_at, row_expiry(now, last_token), now).await
+            Ok(app.store.redeem_code(id, refresh_expires_at, row_expiry(now, last_token), now).await?)
         }
-        Commit::Rotate { from } => app.store.rotate_refresh(id, from, now).await,
-        Commit::Touch => app.store.touch_refresh(id, now).await,
+        Commit::Rotate { from } => Ok(app.store.rotate_refresh(id, from, now).await?),
+        Commit::Touch => Ok(app.store.touch_refresh(id, now).await?),
+        Commit::Create => {
+            let last_token = grant.refresh.map_or(now, |refresh| refresh.expires_at) + expires_in;
+            let new = NewGrant {
+                grant: grant.clone(),
+                code_hash: None,
+                refresh_seed: refresh_seed.try_into().map_err(|_| IssueError::Unfounded)?,
+                expires_at: row_expiry(now, last_token),
+            };
+            // The key was revoked meanwhile: deciding again will say so.
+            Ok(app.store.create_grant(new, now).await? == GrantCreation::Created)
+        }
     }
 }
 
-fn sign_access_token(app: &App, client: &Client, issuance: &Issuance, now: Timestamp) -> Result<String, KeyError> {
+fn sign_access_token(
+    app: &App,
+    client: &Client,
+    issuance: &Issuance,
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<String, KeyError> {
     let subject = match &issuance.subject {
         Subject::User(user) => user.id.as_str(),
         Subject::Client => client.id.as_str(),
     };
     let grant = issuance.grant.as_ref();
+    let of_key = issuance.key.as_ref().map(|_| Authentication::of_api_key());
     let claims = AccessToken {
         issuer: &app.metadata.issuer,
         subject,
@@ -119,10 +170,12 @@ fn sign_access_token(app: &App, client: &Client, issuance: &Issuance, now: Times
         audience: &app.metadata.audience(&issuance.resources, &issuance.scope),
         scope: &issuance.scope,
         issued_at: now,
-        expires_at: now + access_token_ttl(app, client),
+        expires_at,
         jti: &random_token::<16>(app.rng.as_ref()),
         grant_id: grant.map(|grant| grant.id.as_str()),
-        authentication: grant.map(|grant| &grant.authentication),
+        key_id: issuance.key.as_ref().map(|key| key.kid.as_str()),
+        actor: issuance.key.as_ref().and_then(|key| key.actor.as_ref()).map(ClientId::as_str),
+        authentication: of_key.as_ref().or(grant.map(|grant| &grant.authentication)),
     };
     let alg = app.metadata.access_token_alg(&issuance.resources, client.metadata.access_token_signed_response_alg);
     let _step = traces::step("sign");
@@ -133,30 +186,33 @@ fn sign_id_token(
     app: &App,
     client: &Client,
     issuance: &Issuance,
-    grant: &GrantRecord,
     user: &User,
     access_token: &str,
     now: Timestamp,
-) -> Result<String, KeyError> {
+) -> Result<String, IssueError> {
     let no_scopes = ScopeSet::default();
+    let (no_claims, grant) = (ClaimsRequest::default(), issuance.grant.as_ref());
+    let of_key = issuance.key.as_ref().map(|_| Authentication::of_api_key());
+    let authentication = of_key.as_ref().or(grant.map(|grant| &grant.authentication)).ok_or(IssueError::Unfounded)?;
     let alg = client.metadata.id_token_signed_response_alg.unwrap_or(SigningAlg::Rs256);
+    let by_itself = now + client.metadata.id_token_ttl.unwrap_or(app.metadata.tokens.id_token_ttl);
     let claims = IdToken {
         issuer: &app.metadata.issuer,
         client_id: client.id.as_str(),
         issued_at: now,
-        expires_at: now + client.metadata.id_token_ttl.unwrap_or(app.metadata.tokens.id_token_ttl),
-        authentication: &grant.authentication,
+        expires_at: issuance.key.as_ref().map_or(by_itself, |key| by_itself.min(key.expires_at)),
+        authentication,
         nonce: issuance.nonce.as_deref(),
-        sid: grant.session_id.as_ref().map(|sid| sid.as_str()),
+        sid: grant.and_then(|grant| grant.session_id.as_ref()).map(SessionId::as_str),
         access_token,
         alg,
         scope_claims: match client.metadata.id_token_claims {
             IdTokenClaims::Userinfo => &no_scopes,
             IdTokenClaims::Scopes => &issuance.scope,
         },
-        claims: &grant.claims,
+        claims: grant.map_or(&no_claims, |grant| &grant.claims),
     };
     let body: Map<String, Value> = claims.body(user);
     let _step = traces::step("sign");
-    app.keys.current().sign(alg, TYP_ID_TOKEN, &body, now)
+    Ok(app.keys.current().sign(alg, TYP_ID_TOKEN, &body, now)?)
 }

@@ -14,6 +14,7 @@ use crate::telemetry::metrics;
 /// How often other processes' changes are looked for: a cached answer is never older than twice this.
 const POLL: Duration = Duration::from_millis(500);
 const PURGE: Duration = Duration::from_secs(30);
+const USES: Duration = Duration::from_secs(2);
 const KEYS: Duration = Duration::from_secs(60);
 /// Bounds what histograms hold between two scrapes.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -28,6 +29,8 @@ pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
         Ok(removed) => tracing::debug!(removed, "expired rows removed"),
         Err(error) => tracing::warn!(%error, "expired rows could not be removed; trying again later"),
     }));
+    let uses = Arc::clone(app);
+    tokio::spawn(note_key_uses(uses, stop.clone()));
     let keys = Arc::clone(app);
     tokio::spawn(every(KEYS, stop.clone(), (), async move |()| maintain_keys(&keys).await));
 }
@@ -65,6 +68,21 @@ impl Changes {
                 }
                 self.reported = true;
             }
+        }
+    }
+}
+
+/// Writes when API keys were used: every few seconds, and sooner where many were.
+async fn note_key_uses(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(USES) => {}
+            () = app.store.many_key_uses() => {}
+            _ = stop.changed() => return,
+        }
+        if let Err(error) = app.store.flush_key_uses().await {
+            tracing::warn!(%error, "when API keys were used could not be written; trying again later");
+            tokio::time::sleep(USES).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::RateLimit;
+use crate::config::RateLimits;
 use crate::crypto::digest::{base64url, hmac_sha256};
 use crate::protocol::time::{Span, Timestamp};
 use crate::store::limits::Reserved;
@@ -23,11 +23,13 @@ pub enum Action<'a> {
     SignInFrom { from: Option<IpAddr> },
     /// A request too large for a URL, which costs a row.
     ParkTicket { from: Option<IpAddr> },
+    /// A bad API key, from one network.
+    ApiKey { from: Option<IpAddr> },
 }
 
 impl Action<'_> {
     /// Every [`Action::name`].
-    pub const NAMES: [&'static str; 3] = ["sign_in", "sign_in_from", "park_ticket"];
+    pub const NAMES: [&'static str; 4] = ["sign_in", "sign_in_from", "park_ticket", "api_key"];
 
     /// Its name in buckets and metrics.
     const fn name(&self) -> &'static str {
@@ -35,6 +37,7 @@ impl Action<'_> {
             Self::SignIn { .. } => "sign_in",
             Self::SignInFrom { .. } => "sign_in_from",
             Self::ParkTicket { .. } => "park_ticket",
+            Self::ApiKey { .. } => "api_key",
         }
     }
 }
@@ -43,7 +46,7 @@ pub struct Limiter {
     store: Store,
     /// Names of accounts stand in buckets only as their authentication codes.
     key: [u8; 32],
-    login: RateLimit,
+    limits: RateLimits,
 }
 
 /// A place that was taken, to be given back or forgotten.
@@ -62,8 +65,8 @@ pub struct Throttled {
 }
 
 impl Limiter {
-    pub fn new(store: Store, key: [u8; 32], login: RateLimit) -> Self {
-        Self { store, key, login }
+    pub fn new(store: Store, key: [u8; 32], limits: RateLimits) -> Self {
+        Self { store, key, limits }
     }
 
     /// Takes a place before the work is done, so that attempts at once cannot outnumber the places.
@@ -91,13 +94,16 @@ impl Limiter {
     fn bucket(&self, action: Action<'_>) -> (String, usize, Span) {
         let (parts, places, window) = match action {
             Action::SignIn { name, from } => {
-                (vec![name.to_owned(), prefix(from)], self.login.attempts as usize, self.login.window)
+                (vec![name.to_owned(), prefix(from)], self.limits.login.attempts as usize, self.limits.login.window)
             }
             Action::SignInFrom { from } => {
-                let places = self.login.attempts as usize * NAMES_PER_NETWORK;
-                (vec![prefix(from)], places, self.login.window)
+                let places = self.limits.login.attempts as usize * NAMES_PER_NETWORK;
+                (vec![prefix(from)], places, self.limits.login.window)
             }
             Action::ParkTicket { from } => (vec![prefix(from)], 30, Span::minutes(15)),
+            Action::ApiKey { from } => {
+                (vec![prefix(from)], self.limits.api_key.attempts as usize, self.limits.api_key.window)
+            }
         };
         let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
         (format!("{}.{}", action.name(), base64url(&hmac_sha256(&self.key, &parts)[..16])), places, window)

@@ -1,20 +1,24 @@
-//! Whether a token that was presented is alive: signed by us, in time, and its grant, person and client still
-//! standing. Asked wherever we answer to a token ourselves.
+//! Whether a credential that was presented is alive: a token signed by us, in time, and its grant, API key, person and
+//! client still standing; an API key that was given out and counts. Asked wherever we answer to a credential ourselves.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::app::App;
+use crate::crypto::api_key::ApiKey;
 use crate::crypto::jws::TYP_ACCESS_TOKEN;
 use crate::crypto::refresh::RefreshToken;
-use crate::protocol::claims::GRANT_ID;
+use crate::protocol::api_key::{ApiKeyRecord, Kind};
+use crate::protocol::claims::{GRANT_ID, KEY_ID};
 use crate::protocol::grant::GrantRecord;
-use crate::protocol::ids::{ClientId, GrantId};
+use crate::protocol::ids::{ApiKeyId, ClientId, GrantId};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
 use crate::store::Result;
+use crate::store::api_keys::StoredApiKey;
 use crate::store::grants::StoredGrant;
 use crate::store::standing::Standing;
 
@@ -25,20 +29,35 @@ pub struct SignedToken {
     pub client_id: ClientId,
     pub jti: String,
     pub grant_id: Option<GrantId>,
+    pub key_id: Option<ApiKeyId>,
     pub expires_at: Timestamp,
 }
 
 /// An access token that is alive.
 pub struct LiveToken {
     pub token: SignedToken,
+    /// As far as its person may still have it.
     pub scope: ScopeSet,
     standing: Arc<Standing>,
+    key: Option<Arc<StoredApiKey>>,
 }
 
 impl LiveToken {
-    /// The grant and its person; a client-credentials token has neither.
-    pub fn grant(&self) -> Option<(&GrantRecord, &User)> {
-        self.standing.grant.as_ref().map(|stored| (&stored.grant, &stored.user))
+    /// The grant that it belongs to; neither a client-credentials token has one, nor one from a key that cannot be
+    /// refreshed.
+    pub fn grant(&self) -> Option<&GrantRecord> {
+        self.standing.grant.as_ref().map(|stored| &stored.grant)
+    }
+
+    /// Whom it is about; `None` for a client's own.
+    pub fn user(&self) -> Option<&User> {
+        let of_grant = self.standing.grant.as_ref().map(|stored| &stored.user);
+        of_grant.or_else(|| self.key.as_ref().and_then(|key| key.user.as_ref()))
+    }
+
+    /// The API key that it was made from.
+    pub fn key(&self) -> Option<&ApiKeyRecord> {
+        self.key.as_ref().map(|key| &key.record)
     }
 }
 
@@ -54,6 +73,7 @@ pub fn signed_access_token(app: &App, token: &str, now: Timestamp) -> Option<Sig
         client_id: ClientId::new(text("client_id")?),
         jti: text("jti")?.to_owned(),
         grant_id: text(GRANT_ID).map(GrantId::new),
+        key_id: text(KEY_ID).map(ApiKeyId::new),
         expires_at,
         claims,
     })
@@ -62,10 +82,16 @@ pub fn signed_access_token(app: &App, token: &str, now: Timestamp) -> Option<Sig
 /// The token if it is alive in every respect.
 pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Option<LiveToken>> {
     let Some(token) = signed_access_token(app, token, now) else { return Ok(None) };
-    let client = app.store.client(&token.client_id).await?;
-    if !client.is_some_and(|record| record.client.is_enabled()) {
+    if !is_enabled(app, &token.client_id).await? {
         return Ok(None);
     }
+    let key = match &token.key_id {
+        None => None,
+        Some(kid) => match app.store.api_key(kid).await? {
+            Some(key) if stands(app, &key, now).await? => Some(key),
+            _ => return Ok(None),
+        },
+    };
     let standing = app.store.standing(&token.jti, token.grant_id.as_ref()).await?;
     let grant_stands = match (&token.grant_id, &standing.grant) {
         (None, _) => true,
@@ -76,7 +102,43 @@ pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Opti
         return Ok(None);
     }
     let scope = token.claims.get("scope").and_then(Value::as_str).and_then(|scope| scope.parse().ok());
-    Ok(Some(LiveToken { token, scope: scope.unwrap_or_default(), standing }))
+    let mut live = LiveToken { token, scope: scope.unwrap_or_default(), standing, key };
+    if let Some(user) = live.user() {
+        live.scope = app.metadata.allowed(&live.scope, user);
+    }
+    Ok(Some(live))
+}
+
+async fn is_enabled(app: &App, client: &ClientId) -> Result<bool> {
+    Ok(app.store.client(client).await?.is_some_and(|record| record.client.is_enabled()))
+}
+
+/// Whether a key counts, with its person and their partner.
+async fn stands(app: &App, key: &StoredApiKey, now: Timestamp) -> Result<bool> {
+    if !key.record.is_live(now) || key.user.as_ref().is_some_and(|user| !user.is_active()) {
+        return Ok(false);
+    }
+    match key.user.as_ref().and_then(|user| user.partner.as_ref()) {
+        None => Ok(true),
+        Some(partner) => is_enabled(app, partner).await,
+    }
+}
+
+/// The key that a text is, if it was ever given out. Without the right checksum nobody is asked.
+pub async fn known_api_key(app: &App, text: &str) -> Result<Option<Arc<StoredApiKey>>> {
+    let Some(key) = ApiKey::parse(text) else { return Ok(None) };
+    let stored = app.store.api_key(&key.kid).await?;
+    let genuine = |stored: &Arc<StoredApiKey>| {
+        app.keys.server.pepper(stored.pepper).is_some_and(|pepper| key.matches(pepper, &stored.mac))
+    };
+    Ok(stored.filter(genuine))
+}
+
+/// The same, if it is a person's, counts, and may be used from there.
+pub async fn api_key(app: &App, text: &str, from: Option<IpAddr>, now: Timestamp) -> Result<Option<Arc<StoredApiKey>>> {
+    let Some(key) = known_api_key(app, text).await? else { return Ok(None) };
+    let usable = key.kind() == Kind::User && key.record.admits(from) && stands(app, &key, now).await?;
+    Ok(usable.then_some(key))
 }
 
 /// The grant that an authentic refresh token of any generation belongs to, with the generation.
@@ -85,4 +147,13 @@ pub async fn refresh_token(app: &App, token: &str) -> Result<Option<(StoredGrant
     let stored = app.store.grant(&GrantId::new(token.grant_id.clone())).await?;
     let authentic = stored.filter(|stored| token.is_authentic(&app.keys.server.refresh, &stored.refresh_seed));
     Ok(authentic.map(|stored| (stored, token.generation)))
+}
+
+/// The key that a grant came from, as far as it and its partner stand.
+pub async fn key_of_grant(app: &App, grant: &GrantRecord, now: Timestamp) -> Result<Option<ApiKeyRecord>> {
+    let Some(kid) = &grant.api_key_id else { return Ok(None) };
+    match app.store.api_key(kid).await? {
+        Some(key) if stands(app, &key, now).await? => Ok(Some(key.record.clone())),
+        _ => Ok(None),
+    }
 }

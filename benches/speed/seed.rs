@@ -22,7 +22,7 @@ use keyward::protocol::ids::{ClientId, GrantId, SessionId, UserId};
 use keyward::protocol::metadata::ACR_PASSWORD;
 use keyward::protocol::time::Span;
 use keyward::store::grants::NewGrant;
-use keyward::store::sessions::NewSession;
+use keyward::store::sessions::{NewSession, Proof};
 use keyward::store::users::{Created, NewUser};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row as _};
 use tempfile::TempDir;
@@ -235,6 +235,8 @@ impl Origin {
             email: Some("alice@example.com".to_owned()),
             email_verified: true,
             claims: claims.as_object().cloned().unwrap_or_default(),
+            roles: Vec::new(),
+            groups: Vec::new(),
             password_hash: Some(password_hash.clone()),
             disabled_at: None,
         };
@@ -255,10 +257,15 @@ async fn write_grant(app: &App, kind: Kind, user_id: &UserId) -> anyhow::Result<
         client_id: ClientId::new(kind.alg.client_id()),
         user_id: user_id.clone(),
         session_id: None,
+        api_key_id: None,
         scope: kind.scope().parse()?,
         resources: Vec::new(),
         claims: ClaimsRequest::default(),
-        authentication: Authentication { auth_time: now, acr: ACR_PASSWORD.to_owned(), amr: vec!["pwd".to_owned()] },
+        authentication: Authentication {
+            auth_time: Some(now),
+            acr: ACR_PASSWORD.to_owned(),
+            amr: vec!["pwd".to_owned()],
+        },
         offline: false,
         nonce: Some(random_token::<16>(app.rng.as_ref())),
         redirect_uri: Some(CALLBACK.to_owned()),
@@ -272,7 +279,7 @@ async fn write_grant(app: &App, kind: Kind, user_id: &UserId) -> anyhow::Result<
     let expires_at = now + app.metadata.tokens.refresh_token_ttl;
     let new = NewGrant {
         grant,
-        code_hash: random_bytes(app.rng.as_ref()),
+        code_hash: Some(random_bytes(app.rng.as_ref())),
         refresh_seed: random_bytes(app.rng.as_ref()),
         expires_at,
     };
@@ -410,9 +417,9 @@ async fn begin_sessions(
             id: SessionId::from_random(random_bytes(app.rng.as_ref())),
             token_hash: sha256(token.as_bytes()),
             user_id: UserId::new(row.try_get::<String, _>(0)?),
-            password_hash: origin.password_hash.clone(),
+            proof: Proof::Password(origin.password_hash.clone()),
             authentication: Authentication {
-                auth_time: now,
+                auth_time: Some(now),
                 acr: ACR_PASSWORD.to_owned(),
                 amr: vec!["pwd".to_owned()],
             },

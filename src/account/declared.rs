@@ -15,7 +15,7 @@ use crate::protocol::client::ClientMetadata;
 use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::metadata::Metadata;
 use crate::protocol::registration;
-use crate::protocol::user::{InvalidName, LoginName, canonical_email, checked_username};
+use crate::protocol::user::{InvalidName, LoginName, canonical_email, checked_labels, checked_username};
 use crate::store::StoreError;
 use crate::store::clients::DeclaredClient;
 use crate::store::users::{Created, NewUser, REALM_DIRECT};
@@ -35,6 +35,10 @@ pub enum AccountError {
     EmailTaken(String),
     #[error("`{0}` is not a standard claim that can be set")]
     UnknownClaim(String),
+    #[error("`{0}` cannot be a role or group: they are words of at most 64 characters")]
+    Label(String),
+    #[error("a person has at most 100 roles and 100 groups")]
+    TooManyLabels,
     #[error("the password must have at least {0} characters")]
     PasswordTooShort(u32),
     #[error("the password has more than {MAX_PASSWORD_BYTES} bytes")]
@@ -58,6 +62,8 @@ pub struct Profile {
     pub email: Option<String>,
     pub email_verified: bool,
     pub claims: Map<String, Value>,
+    pub roles: Vec<String>,
+    pub groups: Vec<String>,
 }
 
 /// A 256-bit secret for a client, of characters that no encoding changes.
@@ -90,6 +96,8 @@ pub async fn create_user(
         email: email.clone(),
         email_verified: profile.email_verified,
         claims: profile.claims,
+        roles: labels(profile.roles)?,
+        groups: labels(profile.groups)?,
         password_hash,
         disabled_at: None,
     };
@@ -99,6 +107,11 @@ pub async fn create_user(
         Created::UsernameTaken => Err(AccountError::UsernameTaken(username.unwrap_or_default())),
         Created::EmailTaken => Err(AccountError::EmailTaken(email.unwrap_or_default())),
     }
+}
+
+/// Names of roles or groups as they are kept.
+pub fn labels(names: Vec<String>) -> Result<Vec<String>, AccountError> {
+    checked_labels(names).map_err(|bad| bad.map_or(AccountError::TooManyLabels, AccountError::Label))
 }
 
 /// Checks a password against the policy and hashes it.
@@ -174,6 +187,8 @@ pub async fn sync(app: &App) -> Result<(), AccountError> {
                 email: user.email.clone(),
                 email_verified: user.email_verified,
                 claims: user.claims.clone(),
+                roles: user.roles.clone(),
+                groups: user.groups.clone(),
             };
             match create_user(app, profile, user.password.clone()).await {
                 // Another process that starts at the same time was faster.

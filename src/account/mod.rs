@@ -1,5 +1,6 @@
 //! Use cases that have more than one door: pages, commands, jobs.
 
+pub mod api_keys;
 pub mod audit;
 pub mod declared;
 pub mod import;

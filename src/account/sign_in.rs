@@ -10,15 +10,17 @@ use crate::crypto::digest::sha256;
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
 use crate::limit::{Action, Place, Throttled};
+use crate::protocol::api_key::ApiKeyRecord;
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{SessionId, UserId};
 use crate::protocol::interaction::Session;
 use crate::protocol::metadata::ACR_PASSWORD;
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::time::Span;
 use crate::protocol::user::{LoginName, User};
 use crate::store::Result;
 use crate::store::events::EventKind;
-use crate::store::sessions::NewSession;
+use crate::store::sessions::{NewSession, Proof};
 use crate::store::users::REALM_DIRECT;
 use crate::telemetry::metrics;
 
@@ -173,18 +175,48 @@ pub async fn begin_session(
     let user_id = &verified.user.id;
     let token = random_token::<32>(app.rng.as_ref());
     // The same person keeps the `sid` that apps know; its secret is always a new one (session fixation).
-    let same = replaced.filter(|session| session.user_id == *user_id);
+    // Not from a session that an API key began: what was opened there stays within the key.
+    let same = replaced.filter(|session| session.user_id == *user_id && session.key.is_none());
     let id = same.map_or_else(|| SessionId::from_random(random_bytes(app.rng.as_ref())), |session| session.id.clone());
     let session = NewSession {
         id,
         token_hash: sha256(token.as_bytes()),
         user_id: user_id.clone(),
-        password_hash: verified.hash.clone(),
-        authentication: Authentication { auth_time: now, acr: ACR_PASSWORD.to_owned(), amr: vec!["pwd".to_owned()] },
+        proof: Proof::Password(verified.hash.clone()),
+        authentication: Authentication {
+            auth_time: Some(now),
+            acr: ACR_PASSWORD.to_owned(),
+            amr: vec!["pwd".to_owned()],
+        },
         expires_at: now + app.config.sessions.absolute,
     };
     let began = app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
     Ok(began.then(|| Secret::new(token)))
+}
+
+/// Begins a session for the person whose API key was presented, within these scopes and the key's life, in place of
+/// the one this browser had. Returns the secret for the cookie with its life; `None` where the key was revoked or the
+/// account disabled meanwhile.
+pub async fn begin_key_session(
+    app: &App,
+    key: &ApiKeyRecord,
+    user: &User,
+    scope: ScopeSet,
+    replaced: Option<&Session>,
+) -> Result<Option<(Secret<String>, Span)>> {
+    let now = app.now();
+    let token = random_token::<32>(app.rng.as_ref());
+    let expires_at = key.expires_at.min(now + app.config.sessions.absolute);
+    let session = NewSession {
+        id: SessionId::from_random(random_bytes(app.rng.as_ref())),
+        token_hash: sha256(token.as_bytes()),
+        user_id: user.id.clone(),
+        proof: Proof::ApiKey(key.kid.clone(), scope),
+        authentication: Authentication::of_api_key(),
+        expires_at,
+    };
+    let began = app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
+    Ok(began.then(|| (Secret::new(token), expires_at - now)))
 }
 
 /// Ends the session with its online grants.

@@ -23,7 +23,8 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 pub const LONG: &str = "\
 Create the people of another system, one JSON object a line, with the sub and the password hash they had there.
 
-Members: username, email, email_verified, name and the other standard claims of OpenID Connect, disabled, sub (or id), \
+Members: username, email, email_verified, name and the other standard claims of OpenID Connect, roles, groups, disabled, sub (or \
+id), \
 and password_hash or password. Hashes may be argon2, bcrypt or PBKDF2 as Keycloak, Django, passlib, Werkzeug, ASP.NET \
 Core, Auth0 and others spell them; the next sign-in replaces each by one of our own. docs/import.md has an example of \
 each.

@@ -1,5 +1,6 @@
 //! The command line: one file a command. `main` parses and reports, the commands return errors that say what to do.
 
+mod api_key;
 mod backup;
 mod client;
 mod completions;
@@ -87,6 +88,9 @@ enum Command {
     /// People.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Keys of people and partners, for programs.
+    #[command(subcommand)]
+    ApiKey(api_key::ApiKeyCommand),
     /// Signing keys, and the master key.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -142,6 +146,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Healthcheck(args) => healthcheck::run(args, &global, global.output).await,
         Command::Client(command) => client::run(*command, &open(&global).await?, global.output).await,
         Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
+        Command::ApiKey(command) => api_key::run(command, &open(&global).await?, global.output).await,
         Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
         Command::Session(command) => session::run(command, &open(&global).await?, global.output).await,
         Command::Completions { shell } => {

@@ -87,8 +87,5 @@ fn visible(text: &str) -> String {
 
 /// Epoch milliseconds as RFC 3339 in UTC.
 pub fn time(at: crate::protocol::time::Timestamp) -> String {
-    use time::format_description::well_known::Rfc3339;
-    let nanos = i128::from(at.millis()) * 1_000_000;
-    let formatted = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|at| at.format(&Rfc3339).ok());
-    formatted.unwrap_or_else(|| at.millis().to_string())
+    at.rfc3339()
 }

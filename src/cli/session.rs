@@ -91,7 +91,7 @@ fn describe(session: &ListedSession) -> Value {
         "sid": session.id,
         "user": name,
         "user_id": session.user_id,
-        "auth_time": output::time(session.auth_time),
+        "auth_time": session.auth_time.map(output::time),
         "created_at": output::time(session.created_at),
         "last_seen_at": output::time(session.last_seen_at),
         "expires_at": output::time(session.expires_at),

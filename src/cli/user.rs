@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::import;
 use super::output::{self, Format};
 use super::progress::during;
-use crate::account::declared::{Profile, create_user, hash_new_password};
+use crate::account::declared::{Profile, create_user, hash_new_password, labels};
 use crate::app::App;
 use crate::crypto::secret::Secret;
 use crate::protocol::ids::UserId;
@@ -32,6 +32,12 @@ pub enum UserCommand {
         /// Another standard claim, like --claim locale=nb; may be repeated.
         #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = super::parse_pair)]
         claims: Vec<(String, String)>,
+        /// A role, for scopes that require one; may be repeated.
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
+        /// A group; may be repeated.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
         /// Read the password from the first line of standard input.
         #[arg(long, conflicts_with = "password_file")]
         password_stdin: bool,
@@ -53,6 +59,18 @@ pub enum UserCommand {
     /// Create many people from another system, with the passwords they have there.
     #[command(long_about = import::LONG, after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
+    /// Set what a person may do, in place of the roles they had; scopes that need a role go with it.
+    SetRoles {
+        name_or_id: String,
+        /// All of them; none takes every role away.
+        roles: Vec<String>,
+    },
+    /// Set the groups that a person is in, in place of those they were in.
+    SetGroups {
+        name_or_id: String,
+        /// All of them.
+        groups: Vec<String>,
+    },
     /// Set a password; signs the person out everywhere.
     SetPassword {
         name_or_id: String,
@@ -78,7 +96,17 @@ pub enum UserCommand {
 
 pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Result<()> {
     match command {
-        UserCommand::Create { username, email, email_verified, name, claims, password_stdin, password_file } => {
+        UserCommand::Create {
+            username,
+            email,
+            email_verified,
+            name,
+            claims,
+            roles,
+            groups,
+            password_stdin,
+            password_file,
+        } => {
             let mut members = Map::new();
             for (name, value) in claims {
                 let value = claim(&name, value)?;
@@ -92,7 +120,7 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
                 (false, Some(path)) => Some(secret_from_file(&path)?),
                 (false, None) => None,
             };
-            let profile = Profile { username, email, email_verified, claims: members };
+            let profile = Profile { username, email, email_verified, claims: members, roles, groups };
             let id = create_user(app, profile, password).await?;
             show(app, format, &id).await
         }
@@ -118,6 +146,16 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             during("signing out", app.store.set_password(user.id, hash, app.now())).await?;
             output::object(format, &json!({ "password_set": name_or_id, "note": "signed out everywhere" }));
             Ok(())
+        }
+        UserCommand::SetRoles { name_or_id, roles } => {
+            let user = find(app, &name_or_id).await?;
+            app.store.set_roles(user.id.clone(), Some(labels(roles)?), None, app.now()).await?;
+            show(app, format, &user.id).await
+        }
+        UserCommand::SetGroups { name_or_id, groups } => {
+            let user = find(app, &name_or_id).await?;
+            app.store.set_roles(user.id.clone(), None, Some(labels(groups)?), app.now()).await?;
+            show(app, format, &user.id).await
         }
         UserCommand::Disable { name_or_id } => {
             let user = find(app, &name_or_id).await?;
@@ -187,6 +225,8 @@ fn describe(user: &User) -> Value {
         "email_verified": user.email_verified,
         "name": user.claims.get("name"),
         "status": if user.is_active() { "enabled" } else { "disabled" },
+        "roles": user.roles,
+        "groups": user.groups,
         "claims": user.claims,
         "updated_at": output::time(user.updated_at),
     })

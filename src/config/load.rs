@@ -8,6 +8,8 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::crypto::secret::Secret;
+use crate::protocol::api_key::Policy;
+use crate::protocol::ids::ClientId;
 use crate::protocol::metadata::{DeclaredScope, Resource, TokenDefaults};
 
 use super::draft::Draft;
@@ -17,7 +19,7 @@ use super::kind;
 use super::listen::Listen;
 use super::model::{
     Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
-    Sessions, SigningKeys, TlsFiles,
+    Sessions, SignInApis, SigningKeys, TlsFiles,
 };
 use super::{read, rules};
 
@@ -106,6 +108,9 @@ struct Tree {
     passwords: Passwords,
     signing_keys: SigningKeys,
     rate_limits: RateLimits,
+    api_keys: Policy,
+    #[serde(default)]
+    sign_in_apis: SignInApisTree,
     log: Log,
     #[serde(default)]
     scopes: Vec<DeclaredScope>,
@@ -121,6 +126,20 @@ struct Tree {
 #[serde(deny_unknown_fields)]
 struct Database {
     url: DatabaseUrl,
+}
+
+/// A call without a client is off.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignInApisTree {
+    #[serde(default)]
+    api_key: SignInApiTree,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignInApiTree {
+    client_id: Option<String>,
 }
 
 /// Both or neither, says `rules.rs`.
@@ -164,6 +183,8 @@ fn build(values: Table) -> Result<Config, BuildError> {
         passwords: tree.passwords,
         signing_keys: tree.signing_keys,
         rate_limits: tree.rate_limits,
+        api_keys: tree.api_keys,
+        sign_in_apis: SignInApis { api_key: tree.sign_in_apis.api_key.client_id.map(ClientId::new) },
         log: tree.log,
         scopes: tree.scopes,
         resources: tree.resources,
@@ -186,11 +207,19 @@ fn user(mut table: Table) -> Result<DeclaredUser, BuildError> {
         email: text(&mut table, "email"),
         email_verified: table.remove("email_verified").and_then(|value| value.as_bool()).unwrap_or_default(),
         password: text(&mut table, "password").map(Secret::new),
+        roles: texts(&mut table, "roles"),
+        groups: texts(&mut table, "groups"),
         claims: table
             .into_iter()
             .map(|(name, value)| Ok((name, serde_json::to_value(value)?)))
             .collect::<Result<_, BuildError>>()?,
     })
+}
+
+fn texts(table: &mut Table, key: &str) -> Vec<String> {
+    let list = table.remove(key);
+    let items = list.as_ref().and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
 fn text(table: &mut Table, key: &str) -> Option<String> {

@@ -23,7 +23,7 @@ pub use listen::Listen;
 pub use load::{Loaded, Sources, dump, load, named_files};
 pub use model::{
     Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords,
-    RateLimit, RateLimits, Sessions, SigningKeys, TlsFiles,
+    RateLimit, RateLimits, Sessions, SignInApis, SigningKeys, TlsFiles,
 };
 pub use print::{reference, template};
 pub use settings::may_hold_secret;
@@ -235,7 +235,7 @@ mod tests {
                 "[[clients]]\nclient_id = \"a b\"",
                 "`clients[0].client_id` must be visible ASCII without spaces, not \"a b\"",
             ),
-            ("[[clients]]\nclient_id = \"a\"\npartner = true", "`clients[0].partner` is not a setting"),
+            ("[[clients]]\nclient_id = \"a\"\nrequest_uris = []", "`clients[0].request_uris` is not a setting"),
             ("[[clients]]\nclient_id = \"a\"\ngrant_types = [\"password\"]", "array of \"authorization_code\", "),
             ("[[clients]]\nclient_id = \"a\"\nredirect_uri = \"x\"", "did you mean `redirect_uris`?"),
             ("[[scopes]]\nname = \"openid\"", "not one of the standard scopes, not \"openid\""),
@@ -248,7 +248,7 @@ mod tests {
             ("[[users]]\nname = \"A\"", "keyward.toml:2: `users[0]` has neither `username` nor `email`"),
             ("[[users]]\nusername = \"a@b\"", "`users[0].username` must be a name without"),
             ("[[users]]\nemail = \"A@b\"\n[[users]]\nemail = \"a@B\"", "as in `users[0]`; it must be unique"),
-            ("[[users]]\nemail = \"a@b\"\nroles = [\"x\"]", "`users[0].roles` is not a setting"),
+            ("[[users]]\nemail = \"a@b\"\nmfa = true", "`users[0].mfa` is not a setting"),
         ] {
             let error = config(text).expect_err(text);
             assert!(error.contains(expected) && error.lines().count() == 1, "{text}\n{error}");

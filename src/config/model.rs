@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::crypto::secret::Secret;
+use crate::protocol::api_key::Policy;
 use crate::protocol::client::{ClientMetadata, wire_enum};
+use crate::protocol::ids::ClientId;
 use crate::protocol::metadata::{DeclaredScope, Resource, TokenDefaults};
 use crate::protocol::time::Span;
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub passwords: Passwords,
     pub signing_keys: SigningKeys,
     pub rate_limits: RateLimits,
+    pub api_keys: Policy,
+    pub sign_in_apis: SignInApis,
     pub log: Log,
     pub scopes: Vec<DeclaredScope>,
     pub resources: Vec<Resource>,
@@ -135,6 +139,14 @@ pub struct SigningKeys {
 #[serde(deny_unknown_fields)]
 pub struct RateLimits {
     pub login: RateLimit,
+    /// Bad ones.
+    pub api_key: RateLimit,
+}
+
+/// Plain calls to sign in with, each acting as a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignInApis {
+    pub api_key: Option<ClientId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -175,6 +187,8 @@ pub struct DeclaredUser {
     pub email: Option<String>,
     pub email_verified: bool,
     pub password: Option<Secret<String>>,
+    pub roles: Vec<String>,
+    pub groups: Vec<String>,
     /// The other claims (OpenID Connect Core §5.1) by name.
     pub claims: Map<String, Value>,
 }

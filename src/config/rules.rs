@@ -29,6 +29,7 @@ pub fn check(draft: &mut Draft) {
     nameless_users(draft);
     resources(draft);
     sessions(draft);
+    api_keys(draft);
     tls(draft);
 }
 
@@ -127,6 +128,24 @@ fn sessions(draft: &mut Draft) {
                 &format!("is longer than `sessions.absolute` ({absolute}), which ends it first"),
             );
         }
+    }
+}
+
+fn api_keys(draft: &mut Draft) {
+    for (_, table) in at(draft, "api_keys") {
+        let span = |key| table.get(key).and_then(Value::as_str).and_then(|text| text.parse::<Span>().ok());
+        if let (Some(default), Some(max)) = (span("default_ttl"), span("max_ttl"))
+            && default > max
+        {
+            draft.warn_at("api_keys.default_ttl", &format!("is longer than `api_keys.max_ttl` ({max}), which counts"));
+        }
+    }
+    let clients = texts(&at(draft, "clients[]"), "client_id");
+    let named = texts(&at(draft, "sign_in_apis.api_key"), "client_id");
+    for client in named.iter().filter(|id| !clients.contains(id)) {
+        let advice = "nobody can sign in there until somebody makes it";
+        let message = format!("names \"{client}\", which is no client of this file; {advice}");
+        draft.warn_at("sign_in_apis.api_key.client_id", &message);
     }
 }
 

@@ -87,6 +87,11 @@ pub const SECTIONS: &[Section] = &[
     section("passwords", "Rules for new passwords, and the cost of their Argon2id hashes."),
     section("signing_keys", "The keys that tokens are signed with; `keyward key list` shows them."),
     section("rate_limits", "How often something may be tried from one source."),
+    section("api_keys", "How long API keys live."),
+    section(
+        "sign_in_apis.api_key",
+        "Sign-in with an API key by plain calls: `/v1/auth/api-key/login` and `/v1/auth/refresh`. Off without a client.",
+    ),
     section("log", "What the process logs."),
     section("scopes[]", "Scopes of your resources, beside the standard ones."),
     section("resources[]", "Resource servers that tokens may be made for (RFC 8707)."),
@@ -226,6 +231,27 @@ pub const SETTINGS: &[Setting] = &[
         "How long an attempt counts.",
     )
     .default(r#""15m""#),
+    setting(
+        "rate_limits.api_key.attempts",
+        Kind::Integer(1, 1_000_000),
+        "Bad API keys allowed from one network within the window. Good ones are taken all the same.",
+    )
+    .default("100"),
+    setting(
+        "rate_limits.api_key.window",
+        Kind::Duration(Span::from_secs(1), Span::days(30)),
+        "How long a bad key counts.",
+    )
+    .default(r#""15m""#),
+    setting("api_keys.default_ttl", LIFETIME, "The life of a key where nobody said.").default(r#""365d""#),
+    setting("api_keys.max_ttl", LIFETIME, "The longest life that anybody can give one.").default(r#""1095d""#),
+    setting(
+        "sign_in_apis.api_key.client_id",
+        Kind::ClientId,
+        "The client that these calls act as: its scopes bound the tokens, its lifetimes are theirs. It needs no \
+         `grant_types`.",
+    )
+    .example(r#""web""#),
     setting("log.format", one_of!(Choice, LogFormat), "For a person, or one JSON object a line.")
         .default(r#""pretty""#),
     setting(
@@ -240,6 +266,8 @@ pub const SETTINGS: &[Setting] = &[
         .presence(Presence::Key),
     setting("scopes[].description", Kind::Text, "What the consent page says about it.")
         .example(r#""Read your quizzes""#),
+    setting("scopes[].requires_role", Kind::Text, "Only people with this role get it, whatever asks for it.")
+        .example(r#""student""#),
     setting("resources[].uri", Kind::ResourceUri, "The `resource` of requests, and the `aud` of the tokens.")
         .example(r#""https://api.example.com""#)
         .presence(Presence::Key),
@@ -312,6 +340,8 @@ pub const SETTINGS: &[Setting] = &[
         "Origins of its browser code, beside those of its `redirect_uris` (CORS).",
     )
     .example(r#"["https://spa.example.com"]"#),
+    setting("clients[].partner", Kind::Bool, "It is a partner, with people of its own."),
+    setting("clients[].partner_client_id", Kind::ClientId, "The partner that it belongs to.").example(r#""acme""#),
     setting("users[].username", Kind::Username, "The name to sign in with.")
         .example(r#""alice""#)
         .presence(Presence::Unique),
@@ -320,6 +350,13 @@ pub const SETTINGS: &[Setting] = &[
         .presence(Presence::Unique),
     setting("users[].email_verified", Kind::Bool, "Whether the address is known to be theirs.").default("false"),
     setting("users[].password", Kind::Secret, "The first password; prefer the file.").example(r#""alice.pw""#),
+    setting(
+        "users[].roles",
+        Kind::Strings,
+        "What they may do: scopes may require a role, and the scope `roles` tells.",
+    )
+    .example(r#"["student"]"#),
+    setting("users[].groups", Kind::Strings, "Where they belong: the scope `groups` tells.").example(r#"["year-7"]"#),
     setting("users[].name", Kind::Text, "The full name.").example(r#""Alice Adams""#),
     setting("users[].given_name", Kind::Text, "The first name.").example(r#""Alice""#),
     setting("users[].family_name", Kind::Text, "The last name.").example(r#""Adams""#),

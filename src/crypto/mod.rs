@@ -1,6 +1,7 @@
 //! Cryptography without IO: hashes, sealed values, signatures and passwords. Time and randomness come in as
 //! arguments; what a token means is decided in `protocol`.
 
+pub mod api_key;
 pub mod digest;
 pub mod jws;
 pub mod password;

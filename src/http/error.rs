@@ -64,7 +64,7 @@ impl From<IssueError> for Fault {
 }
 
 /// How long a client waits after a transient fault.
-const RETRY_SOON: Span = Span::from_secs(2);
+pub const RETRY_SOON: Span = Span::from_secs(2);
 
 pub fn with_retry_after(mut response: Response, wait: Span) -> Response {
     let seconds = wait.secs_up().max(1);
@@ -88,9 +88,29 @@ pub struct TokenError {
     /// The client used the `Authorization` header, so a 401 answers with a challenge (RFC 6749 §5.2). Without one,
     /// many clients would report the challenge in place of the error.
     challenge: bool,
+    /// Too many of these; when the next is taken.
+    retry_after: Option<Span>,
 }
 
 impl TokenError {
+    /// 429: never `invalid_grant` or `invalid_client`, at which clients throw their tokens away.
+    pub fn throttled(retry_after: Span) -> Self {
+        let error = Error::new(ErrorCode::TemporarilyUnavailable, "too many attempts from this network; wait a while");
+        Self { retry_after: Some(retry_after), ..Self::from(error) }
+    }
+
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    pub fn retry_after(&self) -> Option<Span> {
+        self.retry_after
+    }
+
+    pub fn description(&self) -> &str {
+        self.error.description()
+    }
+
     pub fn code(&self) -> ErrorCode {
         self.error.code
     }
@@ -113,7 +133,7 @@ pub fn body_refused(problem: BodyProblem) -> Response {
 
 impl From<Error> for TokenError {
     fn from(error: Error) -> Self {
-        Self { error, fault: None, challenge: false }
+        Self { error, fault: None, challenge: false, retry_after: None }
     }
 }
 
@@ -125,7 +145,8 @@ impl<F: Into<Fault>> From<F> for TokenError {
         } else {
             Error::new(ErrorCode::ServerError, "this is our fault; the log has the request id")
         };
-        Self { error, fault: Some(fault), challenge: false }
+        let retry_after = fault.transient.then_some(RETRY_SOON);
+        Self { error, fault: Some(fault), challenge: false, retry_after }
     }
 }
 
@@ -133,6 +154,7 @@ impl IntoResponse for TokenError {
     fn into_response(self) -> Response {
         let status = match (&self.fault, self.error.code) {
             (Some(fault), _) => fault.status(),
+            (None, _) if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
             (None, ErrorCode::InvalidClient) => StatusCode::UNAUTHORIZED,
             (None, _) => StatusCode::BAD_REQUEST,
         };
@@ -141,10 +163,10 @@ impl IntoResponse for TokenError {
         if status == StatusCode::UNAUTHORIZED && self.challenge {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"keyward\""));
         }
+        if let Some(retry_after) = self.retry_after {
+            response = with_retry_after(response, retry_after);
+        }
         if let Some(fault) = self.fault {
-            if fault.transient {
-                response = with_retry_after(response, RETRY_SOON);
-            }
             response.extensions_mut().insert(fault);
         }
         response
@@ -156,6 +178,10 @@ pub enum BearerError {
     /// No token at all: the bare challenge, without an error code.
     Missing,
     Refused(Error),
+    /// Too many bad credentials from this network.
+    Throttled {
+        retry_after: Span,
+    },
     Fault(Fault),
 }
 
@@ -175,6 +201,7 @@ impl IntoResponse for BearerError {
     fn into_response(self) -> Response {
         let (status, challenge, body) = match self {
             Self::Fault(fault) => return TokenError::from(fault).into_response(),
+            Self::Throttled { retry_after } => return TokenError::throttled(retry_after).into_response(),
             Self::Missing => (StatusCode::UNAUTHORIZED, "Bearer realm=\"keyward\"".to_owned(), None),
             Self::Refused(error) => {
                 let status = match error.code {

@@ -17,11 +17,12 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tracing::Instrument as _;
 
-use super::Shared;
 use super::error::{Fault, body_refused};
 use super::extract::peer::{self, ClientAddress};
 use super::pages::{self, error::PageError};
+use super::problem::Problem;
 use super::serve::{BodyFate, BodyProblem};
+use super::{Shared, Web, api};
 use crate::ambient::{Stopwatch, random_token};
 use crate::telemetry::{metrics, traces};
 
@@ -56,7 +57,7 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(ClientAddress(address));
     let seen = Seen::of(&request);
-    let for_people = pages::wants_html(request.headers());
+    let form = Form::of(&web, &request);
     let trace = traces::ServerSpan::begin(&traces::Request {
         method: seen.known_method,
         scheme: if web.secure { "https" } else { "http" },
@@ -81,17 +82,22 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     let _inside = span.enter();
     let mut response = match outcome {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => failed(Fault::transient("the request took too long"), for_people),
-        Err(_) => failed(Fault::new("a handler panicked"), for_people),
+        Ok(Err(_)) => failed(Fault::transient("the request took too long"), form),
+        Err(_) => failed(Fault::new("a handler panicked"), form),
     };
     if let Some(problem) = fate.problem() {
         // Whatever the handler made of a body that broke off, this is why.
-        response = refused(problem, for_people);
+        response = refused(problem, form);
     }
     let mut detail = None;
     if let Some(page) = response.extensions_mut().remove::<PageError>() {
         detail = page.detail().map(str::to_owned);
         response = page.render(&web, &id);
+    }
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        detail = Some(problem.code().to_owned());
+        let stand_in = std::mem::take(response.headers_mut());
+        response = problem.render(&id, stand_in);
     }
     harden(response.headers_mut(), web.secure);
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -182,12 +188,45 @@ async fn run(request: Request, next: Next, fate: &BodyFate) -> Response {
     next.run(request).await
 }
 
-fn refused(problem: BodyProblem, for_people: bool) -> Response {
-    if for_people { PageError::from(problem).into_response() } else { body_refused(problem) }
+/// How an answer looks that no handler gave.
+#[derive(Clone, Copy)]
+enum Form {
+    /// For people.
+    Page,
+    /// For apps, as the protocol endpoints answer.
+    OAuth,
+    /// For callers of the JSON API.
+    Problem,
 }
 
-fn failed(fault: Fault, for_people: bool) -> Response {
-    if for_people { PageError::from(fault).into_response() } else { fault.into_response() }
+impl Form {
+    fn of(web: &Web, request: &Request) -> Self {
+        let below_issuer = request.uri().path().strip_prefix(web.app.config.issuer.path());
+        let rest = below_issuer.and_then(|path| path.strip_prefix(api::PREFIX));
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            Self::Problem
+        } else if pages::wants_html(request.headers()) {
+            Self::Page
+        } else {
+            Self::OAuth
+        }
+    }
+}
+
+fn refused(problem: BodyProblem, form: Form) -> Response {
+    match form {
+        Form::Page => PageError::from(problem).into_response(),
+        Form::OAuth => body_refused(problem),
+        Form::Problem => Problem::from(problem).into_response(),
+    }
+}
+
+fn failed(fault: Fault, form: Form) -> Response {
+    match form {
+        Form::Page => PageError::from(fault).into_response(),
+        Form::OAuth => fault.into_response(),
+        Form::Problem => Problem::from(fault).into_response(),
+    }
 }
 
 /// Headers of every answer, unless the handler set a policy of its own.

@@ -2,6 +2,7 @@
 //! allowed is decided in `protocol`.
 
 pub mod admin;
+pub mod api;
 pub mod cors;
 pub mod demo;
 pub mod error;
@@ -9,6 +10,7 @@ pub mod extract;
 pub mod layers;
 pub mod oauth;
 pub mod pages;
+pub mod problem;
 pub mod respond;
 pub mod serve;
 
@@ -62,7 +64,7 @@ impl Web {
 
 /// All routes of the provider.
 pub fn router(web: &Shared) -> Routes {
-    let api = Router::new()
+    let called = Router::new()
         .route(path::TOKEN, axum::routing::post(token::token))
         .route(path::USERINFO, get(userinfo::get).post(userinfo::post))
         .route(path::REVOKE, axum::routing::post(revoke::revoke))
@@ -85,8 +87,9 @@ pub fn router(web: &Shared) -> Routes {
         .route(path::LOGOUT, get(logout::get).post(logout::post))
         .route(&format!("{}{{name}}", assets::PREFIX), get(assets::asset))
         .method_not_allowed_fallback(pages::method_not_allowed)
-        .merge(api)
-        .merge(public);
+        .merge(called)
+        .merge(public)
+        .merge(api::router(web));
     let issuer_path = web.app.config.issuer.path().to_owned();
     let routes = if issuer_path.is_empty() {
         endpoints

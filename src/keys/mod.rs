@@ -76,7 +76,12 @@ pub struct ServerKeys {
     pub refresh: [u8; 32],
     /// Names of rate-limit buckets.
     pub limits: [u8; 32],
+    /// The pepper of API keys: without it a stolen table proves none of them.
+    pub api_keys: [u8; 32],
 }
+
+/// The pepper that new API keys are kept under.
+pub const PEPPER_VERSION: i64 = 1;
 
 impl ServerKeys {
     fn derive(server_key: &[u8; 32]) -> Self {
@@ -87,7 +92,13 @@ impl ServerKeys {
             csrf: mac("csrf"),
             refresh: mac("refresh"),
             limits: mac("limits"),
+            api_keys: mac("api keys"),
         }
+    }
+
+    /// The pepper of a version; `None` for one that this release does not know.
+    pub fn pepper(&self, version: i64) -> Option<&[u8; 32]> {
+        (version == PEPPER_VERSION).then_some(&self.api_keys)
     }
 }
 

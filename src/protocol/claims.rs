@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::api_key::ACR_API_KEY;
 use super::client::SigningAlg;
 use super::error::Error;
 use super::scope::ScopeSet;
@@ -14,7 +15,7 @@ use super::user::User;
 use crate::crypto::digest::half_hash;
 
 /// Claims by the scope that brings them (OpenID Connect Core §5.4).
-const BY_SCOPE: [(&str, &[&str]); 4] = [
+const BY_SCOPE: [(&str, &[&str]); 6] = [
     (
         "profile",
         &[
@@ -37,6 +38,8 @@ const BY_SCOPE: [(&str, &[&str]); 4] = [
     ("email", &["email", "email_verified"]),
     ("address", &["address"]),
     ("phone", &["phone_number", "phone_number_verified"]),
+    ("roles", &["roles"]),
+    ("groups", &["groups"]),
 ];
 
 /// Claims of every ID token, which are not about the person.
@@ -55,7 +58,7 @@ fn scope_of(claim: &str) -> Option<&'static str> {
 
 /// Whether a member of a user's `claims` is one of the standard ones that may be set.
 pub fn is_settable(claim: &str) -> bool {
-    let kept_elsewhere = ["email", "email_verified", "updated_at"];
+    let kept_elsewhere = ["email", "email_verified", "updated_at", "roles", "groups"];
     scope_of(claim).is_some() && !kept_elsewhere.contains(&claim)
 }
 
@@ -141,6 +144,8 @@ fn all_claims(user: &User) -> Map<String, Value> {
         claims.insert("email_verified".to_owned(), user.email_verified.into());
     }
     claims.insert("updated_at".to_owned(), user.updated_at.numeric_date().into());
+    claims.insert("roles".to_owned(), json!(user.roles));
+    claims.insert("groups".to_owned(), json!(user.groups));
     claims
 }
 
@@ -171,10 +176,29 @@ pub fn audience(claims: &Map<String, Value>) -> Vec<&str> {
 /// When and how somebody signed in, as tokens say it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authentication {
-    pub auth_time: Timestamp,
+    /// `None` where nobody was there: an API key was presented.
+    pub auth_time: Option<Timestamp>,
     pub acr: String,
     /// Authentication method references (RFC 8176).
     pub amr: Vec<String>,
+}
+
+impl Authentication {
+    /// That of an API key.
+    pub fn of_api_key() -> Self {
+        Self { auth_time: None, acr: ACR_API_KEY.to_owned(), amr: Vec::new() }
+    }
+
+    /// Its claims, in tokens of both kinds.
+    fn put_into(&self, body: &mut Map<String, Value>) {
+        if let Some(auth_time) = self.auth_time {
+            body.insert("auth_time".to_owned(), auth_time.numeric_date().into());
+        }
+        body.insert("acr".to_owned(), self.acr.as_str().into());
+        if !self.amr.is_empty() {
+            body.insert("amr".to_owned(), json!(self.amr));
+        }
+    }
 }
 
 /// What an ID token says beside the person's claims.
@@ -204,9 +228,6 @@ impl IdToken<'_> {
         set("aud", self.client_id.into());
         set("exp", self.expires_at.numeric_date().into());
         set("iat", self.issued_at.numeric_date().into());
-        set("auth_time", self.authentication.auth_time.numeric_date().into());
-        set("acr", self.authentication.acr.as_str().into());
-        set("amr", json!(self.authentication.amr));
         set("at_hash", half_hash(self.access_token, self.alg).into());
         if let Some(nonce) = self.nonce {
             set("nonce", nonce.into());
@@ -214,6 +235,7 @@ impl IdToken<'_> {
         if let Some(sid) = self.sid {
             set("sid", sid.into());
         }
+        self.authentication.put_into(&mut body);
         body.extend(released(user, self.scope_claims, &self.claims.id_token));
         body
     }
@@ -231,11 +253,17 @@ pub struct AccessToken<'a> {
     pub jti: &'a str,
     /// The grant it lives and dies with; a client-credentials token has none.
     pub grant_id: Option<&'a str>,
+    /// The API key that it was made from, and lives and dies with as well.
+    pub key_id: Option<&'a str>,
+    /// Who acts for the person (RFC 8693 §4.1).
+    pub actor: Option<&'a str>,
     pub authentication: Option<&'a Authentication>,
 }
 
 /// Private claim: names the `grants` row whose end is the token's end.
 pub const GRANT_ID: &str = "grant_id";
+/// Private claim: names the API key whose end is the token's end.
+pub const KEY_ID: &str = "key_id";
 
 impl AccessToken<'_> {
     pub fn body(&self) -> Map<String, Value> {
@@ -253,10 +281,14 @@ impl AccessToken<'_> {
         if let Some(grant_id) = self.grant_id {
             set(GRANT_ID, grant_id.into());
         }
+        if let Some(key_id) = self.key_id {
+            set(KEY_ID, key_id.into());
+        }
+        if let Some(actor) = self.actor {
+            set("act", json!({ "sub": actor }));
+        }
         if let Some(authentication) = self.authentication {
-            set("auth_time", authentication.auth_time.numeric_date().into());
-            set("acr", authentication.acr.as_str().into());
-            set("amr", json!(authentication.amr));
+            authentication.put_into(&mut body);
         }
         body
     }
@@ -275,6 +307,9 @@ mod tests {
             email: Some("alice@a.test".to_owned()),
             email_verified: true,
             claims: claims.as_object().unwrap().clone(),
+            roles: vec!["student".to_owned()],
+            groups: Vec::new(),
+            partner: None,
             disabled_at: None,
             updated_at: Timestamp(5000),
         }
@@ -328,7 +363,8 @@ mod tests {
 
     #[test]
     fn an_id_token_holds_the_session_and_no_profile_unless_asked() {
-        let authentication = Authentication { auth_time: Timestamp(1000), acr: "a".into(), amr: vec!["pwd".into()] };
+        let authentication =
+            Authentication { auth_time: Some(Timestamp(1000)), acr: "a".into(), amr: vec!["pwd".into()] };
         let claims = ClaimsRequest::default();
         let none = ScopeSet::default();
         let mut token = IdToken {
@@ -346,7 +382,7 @@ mod tests {
         };
         assert_eq!(
             names(&token.body(&alice())),
-            ["iss", "sub", "aud", "exp", "iat", "auth_time", "acr", "amr", "at_hash", "nonce", "sid"]
+            ["iss", "sub", "aud", "exp", "iat", "at_hash", "nonce", "sid", "auth_time", "acr", "amr"]
         );
         let email = "email".parse().unwrap();
         token.scope_claims = &email;

@@ -45,6 +45,10 @@ wire_enum! {
         AuthorizationCode = "authorization_code",
         RefreshToken = "refresh_token",
         ClientCredentials = "client_credentials",
+        /// Our own (RFC 6749 §4.5): a person's API key for tokens.
+        ApiKey = "urn:keyward:oauth:grant-type:api-key",
+        /// RFC 8693, of API keys.
+        TokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange",
     }
 }
 
@@ -144,6 +148,11 @@ pub struct ClientMetadata {
     pub refresh_token_rotation: Option<RefreshTokenRotation>,
     pub introspection: IntrospectionRight,
     pub allowed_origins: Vec<String>,
+    /// This client is a partner: it has people of its own.
+    pub partner: bool,
+    /// The partner that this client belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partner_client_id: Option<ClientId>,
 }
 
 impl Default for ClientMetadata {
@@ -173,6 +182,8 @@ impl Default for ClientMetadata {
             refresh_token_rotation: None,
             introspection: IntrospectionRight::Own,
             allowed_origins: Vec::new(),
+            partner: false,
+            partner_client_id: None,
         }
     }
 }
@@ -209,6 +220,11 @@ impl Client {
     /// What pages call the client: its `client_name`, or its `client_id` where it has none.
     pub fn display_name(&self) -> &str {
         self.metadata.client_name.as_deref().unwrap_or(self.id.as_str())
+    }
+
+    /// The partner that this client is or belongs to.
+    pub fn partner(&self) -> Option<&ClientId> {
+        if self.metadata.partner { Some(&self.id) } else { self.metadata.partner_client_id.as_ref() }
     }
 
     pub fn is_enabled(&self) -> bool {

@@ -55,3 +55,7 @@ id! {
     /// `sid` (OpenID Connect Front-Channel Logout §3): names a session to relying parties, opens nothing.
     SessionId
 }
+id! {
+    /// The public part of an API key, which names it wherever the key itself must not stand.
+    ApiKeyId
+}

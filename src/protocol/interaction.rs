@@ -4,11 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::api_key::KeySession;
 use super::authorize::AuthorizationRequest;
 use super::claims::Authentication;
 use super::client::Client;
 use super::error::{Error, ErrorCode};
 use super::ids::{SessionId, UserId};
+use super::metadata::Metadata;
 use super::scope::{self, ScopeSet};
 use super::time::{Span, Timestamp};
 
@@ -20,7 +22,11 @@ pub const SIGN_IN_LIFETIME: Span = Span::minutes(30);
 pub struct Session {
     pub id: SessionId,
     pub user_id: UserId,
+    /// The person's.
+    pub roles: Vec<String>,
     pub authentication: Authentication,
+    /// Where it came from an API key and not from a person at a page.
+    pub key: Option<KeySession>,
 }
 
 /// What a person has allowed a client before.
@@ -85,6 +91,7 @@ pub enum Step {
 pub fn next(
     request: &AuthorizationRequest,
     client: &Client,
+    metadata: &Metadata,
     session: Option<&Session>,
     consent: Option<&Consent>,
     progress: Progress<'_>,
@@ -93,10 +100,11 @@ pub fn next(
     if progress.denied {
         return Step::Fail(Error::access_denied("the person did not allow it"));
     }
-    let Some(session) = session else {
+    let counts = |session: &&Session| session.key.as_ref().is_none_or(|key| key.signs_in_to(client));
+    let Some(session) = session.filter(counts) else {
         return unless_silent(request, Step::Login, ErrorCode::LoginRequired, "nobody is signed in");
     };
-    let signed_in_since = session.authentication.auth_time > progress.requested_at;
+    let signed_in_since = session.authentication.auth_time.is_some_and(|at| at > progress.requested_at);
     if !signed_in_since && wants_fresh_login(request, session, now) {
         return unless_silent(request, Step::Login, ErrorCode::LoginRequired, "a fresh sign-in is required");
     }
@@ -115,7 +123,11 @@ pub fn next(
         let text = "the acr that was required cannot be reached";
         return Step::Fail(Error::new(ErrorCode::UnmetAuthenticationRequirements, text));
     }
-    consent_step(request, client, consent, progress)
+    let scope = request.current_scope(client).filtered(|token| {
+        let of_key = session.key.as_ref().is_none_or(|key| key.scope.contains(token));
+        of_key && metadata.permits(token, &session.roles)
+    });
+    consent_step(request, client, scope, consent, progress)
 }
 
 /// `prompt=none` forbids every page (OpenID Connect Core §3.1.2.6).
@@ -124,7 +136,8 @@ fn unless_silent(request: &AuthorizationRequest, step: Step, code: ErrorCode, de
 }
 
 fn wants_fresh_login(request: &AuthorizationRequest, session: &Session, now: Timestamp) -> bool {
-    let too_old = |max_age: u32| now - session.authentication.auth_time > Span::from_secs(i64::from(max_age));
+    let age = session.authentication.auth_time.map(|at| now - at);
+    let too_old = |max_age: u32| age.is_none_or(|age| age > Span::from_secs(i64::from(max_age)));
     request.prompt.login || request.max_age.is_some_and(|max_age| max_age == 0 || too_old(max_age))
 }
 
@@ -138,12 +151,12 @@ fn is_wanted_subject(request: &AuthorizationRequest, session: &Session) -> bool 
 fn consent_step(
     request: &AuthorizationRequest,
     client: &Client,
+    scope: ScopeSet,
     consent: Option<&Consent>,
     progress: Progress<'_>,
 ) -> Step {
-    let scope = request.current_scope(client);
     if scope.is_empty() {
-        return Step::Fail(Error::invalid_scope("none of these scopes is registered for this client any more"));
+        return Step::Fail(Error::invalid_scope("this client and this person may have none of these scopes"));
     }
     let wanted = scope.union(&request.claims.scopes());
     let given_since = consent.is_some_and(|consent| consent.given_at > progress.requested_at);
@@ -163,7 +176,8 @@ mod tests {
     use crate::protocol::authorize::Prompt;
     use crate::protocol::claims::ClaimsRequest;
     use crate::protocol::client::{ClientMetadata, GrantType};
-    use crate::protocol::ids::ClientId;
+    use crate::protocol::ids::{ApiKeyId, ClientId};
+    use crate::protocol::metadata::tests::metadata;
     use crate::protocol::redirect_uri::ResponseMode;
 
     const REQUESTED: Timestamp = Timestamp(1_000_000);
@@ -215,8 +229,14 @@ mod tests {
     }
 
     fn session(auth_time: i64) -> Session {
-        let authentication = Authentication { auth_time: Timestamp(auth_time), acr: "one".into(), amr: vec![] };
-        Session { id: SessionId::new("s1"), user_id: UserId::new("alice"), authentication }
+        let authentication = Authentication { auth_time: Some(Timestamp(auth_time)), acr: "one".into(), amr: vec![] };
+        Session {
+            id: SessionId::new("s1"),
+            user_id: UserId::new("alice"),
+            roles: Vec::new(),
+            authentication,
+            key: None,
+        }
     }
 
     fn consent(scope: &str, given_at: i64) -> Consent {
@@ -290,8 +310,54 @@ mod tests {
             (claims(r#"{"id_token":{"acr":{"value":"two"}}}"#), old.clone(), None, "issue openid email"),
         ] {
             let progress = Progress { requested_at: REQUESTED, selected, denied: false };
-            let step = next(&request, &client(true), session.as_ref(), None, progress, NOW);
+            let step = next(&request, &client(true), &metadata(), session.as_ref(), None, progress, NOW);
             assert_eq!(name(&step), expected, "{request:?} {session:?}");
+        }
+    }
+
+    /// A key signs its person in to the partner's own apps, never beyond its scopes, and never as if they were there.
+    #[test]
+    fn a_session_from_a_key_reaches_no_further() {
+        let of_key = |partner: Option<&str>| {
+            let authentication = Authentication::of_api_key();
+            let scope = "openid".parse().unwrap();
+            let key = KeySession { kid: ApiKeyId::new("k"), scope, partner: partner.map(ClientId::new) };
+            Session { authentication, key: Some(key), ..session(BEFORE) }
+        };
+        let of = |partner: Option<&str>| {
+            let mut client = client(true);
+            client.metadata.partner_client_id = partner.map(ClientId::new);
+            client
+        };
+        let plain = request(|_| ());
+        let aged = request(|r| r.max_age = Some(10_000));
+        for (request, session, client, expected) in [
+            (&plain, of_key(Some("acme")), of(Some("acme")), "issue openid"),
+            (&plain, of_key(Some("acme")), of(Some("other")), "login"),
+            (&plain, of_key(Some("acme")), of(None), "login"),
+            (&plain, of_key(None), of(None), "login"),
+            (&plain, of_key(None), of(Some("acme")), "login"),
+            (&aged, of_key(Some("acme")), of(Some("acme")), "login"),
+            (&prompt("login"), of_key(Some("acme")), of(Some("acme")), "login"),
+            (&prompt("none"), of_key(None), of(None), "login_required"),
+        ] {
+            let progress = Progress { requested_at: REQUESTED, selected: None, denied: false };
+            let step = next(request, &client, &metadata(), Some(&session), None, progress, NOW);
+            assert_eq!(name(&step), expected, "{request:?} {session:?} {client:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_that_wants_a_role_is_nothing_to_others() {
+        let request = request(|r| r.scope = "openid teach".parse().unwrap());
+        let mut client = client(true);
+        client.metadata.scope = "openid teach".parse().unwrap();
+        for (roles, expected) in [(&[][..], "issue openid"), (&["teacher"], "issue openid teach")] {
+            let roles = roles.iter().map(|role: &&str| (*role).to_owned()).collect();
+            let session = Session { roles, ..session(BEFORE) };
+            let progress = Progress { requested_at: REQUESTED, selected: None, denied: false };
+            let step = next(&request, &client, &metadata(), Some(&session), None, progress, NOW);
+            assert_eq!(name(&step), expected);
         }
     }
 
@@ -321,7 +387,15 @@ mod tests {
             (gone, true, None, "invalid_scope"),
         ] {
             let progress = Progress { requested_at: REQUESTED, selected: None, denied: false };
-            let step = next(&request, &client(first_party), Some(&session(BEFORE)), given.as_ref(), progress, NOW);
+            let step = next(
+                &request,
+                &client(first_party),
+                &metadata(),
+                Some(&session(BEFORE)),
+                given.as_ref(),
+                progress,
+                NOW,
+            );
             assert_eq!(name(&step), expected, "{request:?} {given:?}");
         }
     }
@@ -354,7 +428,7 @@ mod tests {
     #[test]
     fn a_refusal_ends_the_request() {
         let progress = Progress { requested_at: REQUESTED, selected: None, denied: true };
-        let step = next(&request(|_| ()), &client(true), Some(&session(SINCE)), None, progress, NOW);
+        let step = next(&request(|_| ()), &client(true), &metadata(), Some(&session(SINCE)), None, progress, NOW);
         assert_eq!(name(&step), "access_denied");
     }
 }

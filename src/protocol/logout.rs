@@ -107,9 +107,11 @@ mod tests {
     #[test]
     fn a_click_is_needed_unless_the_hint_names_the_session() {
         let session = |sid: &str, sub: &str| Session {
+            roles: Vec::new(),
+            key: None,
             id: SessionId::new(sid),
             user_id: UserId::new(sub),
-            authentication: Authentication { auth_time: Timestamp(0), acr: String::new(), amr: vec![] },
+            authentication: Authentication { auth_time: Some(Timestamp(0)), acr: String::new(), amr: vec![] },
         };
         let hint = json!({"aud": "app", "sub": "alice", "sid": "s"});
         let params = Params::parse(b"").unwrap();

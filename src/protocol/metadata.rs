@@ -4,6 +4,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::api_key::{ACR_API_KEY, TOKEN_TYPE_API_KEY};
 use super::claims;
 use super::client::{AuthMethod, GrantType, RefreshTokenRotation, SigningAlg};
 use super::error::Error;
@@ -11,6 +12,7 @@ use super::pkce;
 use super::redirect_uri::ResponseMode;
 use super::scope::{self, ScopeSet};
 use super::time::Span;
+use super::user::User;
 
 /// Endpoint paths below the issuer.
 pub mod path {
@@ -56,6 +58,8 @@ pub struct Resource {
 pub struct DeclaredScope {
     pub name: String,
     pub description: Option<String>,
+    /// Only people with this role get it.
+    pub requires_role: Option<String>,
 }
 
 /// Lifetimes that a client may override.
@@ -95,6 +99,18 @@ impl Metadata {
         scope::STANDARD.contains(&token) || self.scopes.iter().any(|declared| declared.name == token)
     }
 
+    /// Whether somebody with these roles may have the scope.
+    pub fn permits(&self, token: &str, roles: &[String]) -> bool {
+        let declared = self.scopes.iter().find(|declared| declared.name == token);
+        let required = declared.and_then(|declared| declared.requires_role.as_ref());
+        required.is_none_or(|required| roles.contains(required))
+    }
+
+    /// The scopes that this person may have at all.
+    pub fn allowed(&self, scope: &ScopeSet, user: &User) -> ScopeSet {
+        scope.filtered(|token| self.permits(token, &user.roles))
+    }
+
     /// What a scope lets an app do, as a sentence for the consent page.
     pub fn scope_description<'a>(&'a self, token: &'a str) -> &'a str {
         let declared = self.scopes.iter().find(|declared| declared.name == token);
@@ -104,6 +120,8 @@ impl Metadata {
             "email" => Some("See your email address"),
             "address" => Some("See your postal address"),
             "phone" => Some("See your phone number"),
+            "roles" => Some("See your roles"),
+            "groups" => Some("See the groups you are in"),
             scope::OFFLINE_ACCESS => Some("Keep access while you are away"),
             _ => None,
         };
@@ -171,13 +189,13 @@ impl Metadata {
 
     /// The document at `/.well-known/openid-configuration`: registered names only.
     pub fn openid_configuration(&self) -> Value {
-        let mut document = self.oauth_metadata();
+        let mut document = self.registered_metadata();
         if let Value::Object(members) = &mut document {
             members.insert("userinfo_endpoint".to_owned(), self.url(path::USERINFO).into());
             members.insert("end_session_endpoint".to_owned(), self.url(path::LOGOUT).into());
             members.insert("subject_types_supported".to_owned(), json!(["public"]));
             members.insert("id_token_signing_alg_values_supported".to_owned(), json!(names(SigningAlg::ALL)));
-            members.insert("acr_values_supported".to_owned(), json!([ACR_PASSWORD]));
+            members.insert("acr_values_supported".to_owned(), json!([ACR_PASSWORD, ACR_API_KEY]));
             members.insert("claim_types_supported".to_owned(), json!(["normal"]));
             members.insert("claims_supported".to_owned(), json!(claims::supported()));
             members.insert("ui_locales_supported".to_owned(), json!(["en"]));
@@ -191,8 +209,17 @@ impl Metadata {
         document
     }
 
-    /// The document at `/.well-known/oauth-authorization-server` (RFC 8414).
+    /// The document at `/.well-known/oauth-authorization-server` (RFC 8414), which may have members of our own.
     pub fn oauth_metadata(&self) -> Value {
+        let mut document = self.registered_metadata();
+        if let Value::Object(members) = &mut document {
+            members.insert("keyward_subject_token_types_supported".to_owned(), json!([TOKEN_TYPE_API_KEY]));
+        }
+        document
+    }
+
+    /// What both documents say.
+    fn registered_metadata(&self) -> Value {
         let scopes = scope::STANDARD.iter().copied().chain(self.scopes.iter().map(|scope| scope.name.as_str()));
         let secrets = [AuthMethod::ClientSecretBasic, AuthMethod::ClientSecretPost];
         let mut document = json!({
@@ -212,15 +239,19 @@ impl Metadata {
             "code_challenge_methods_supported": [pkce::METHOD_S256],
             "authorization_response_iss_parameter_supported": true,
         });
-        if let Value::Object(members) = &mut document {
-            let optional = [("op_policy_uri", &self.op_policy_uri), ("op_tos_uri", &self.op_tos_uri)];
-            for (name, value) in optional {
-                if let Some(value) = value {
-                    members.insert(name.to_owned(), value.as_str().into());
-                }
+        self.extend(&mut document);
+        document
+    }
+
+    /// The members that only some providers have.
+    fn extend(&self, document: &mut Value) {
+        let Value::Object(members) = document else { return };
+        let optional = [("op_policy_uri", &self.op_policy_uri), ("op_tos_uri", &self.op_tos_uri)];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                members.insert(name.to_owned(), value.as_str().into());
             }
         }
-        document
     }
 }
 
@@ -231,6 +262,7 @@ fn names<T: std::fmt::Display>(values: &[T]) -> Vec<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::protocol::grant::tests::user;
 
     fn resource(uri: &str, scopes: &str, alg: Option<SigningAlg>) -> Resource {
         Resource {
@@ -243,10 +275,14 @@ pub(crate) mod tests {
 
     /// A provider with two resources, for the rule tables of this and other files.
     pub(crate) fn metadata() -> Metadata {
-        let scope = |name: &str| DeclaredScope { name: name.to_owned(), description: Some(format!("Use {name}")) };
+        let scope = |name: &str| DeclaredScope {
+            name: name.to_owned(),
+            description: Some(format!("Use {name}")),
+            requires_role: (name == "teach").then(|| "teacher".to_owned()),
+        };
         Metadata {
             issuer: "https://id.test".to_owned(),
-            scopes: vec![scope("quiz.read"), scope("pay")],
+            scopes: vec![scope("quiz.read"), scope("pay"), scope("teach")],
             resources: vec![
                 resource("https://quiz.test", "quiz.read", Some(SigningAlg::Es256)),
                 resource("https://pay.test", "pay", Some(SigningAlg::Rs256)),
@@ -305,6 +341,15 @@ pub(crate) mod tests {
         ] {
             let scope = metadata().scope_for(&"openid quiz.read pay".parse().unwrap(), &uris(asked));
             assert_eq!(scope.to_string(), expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_scope_may_want_a_role() {
+        let scope = "openid quiz.read teach".parse().unwrap();
+        for (roles, expected) in [(&[][..], "openid quiz.read"), (&["teacher"], "openid quiz.read teach")] {
+            let user = User { roles: roles.iter().map(|role: &&str| (*role).to_owned()).collect(), ..user() };
+            assert_eq!(metadata().allowed(&scope, &user).to_string(), expected);
         }
     }
 

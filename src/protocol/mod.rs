@@ -1,6 +1,7 @@
 //! The rules of OAuth 2.0 and OpenID Connect as plain functions over plain data: no IO, no clock, no randomness.
 //! What may happen is decided here; the shells in `http`, `account` and `issue` load facts and act on decisions.
 
+pub mod api_key;
 pub mod authorize;
 pub mod claims;
 pub mod client;

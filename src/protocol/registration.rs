@@ -29,6 +29,12 @@ pub fn problems(client: &ClientMetadata, metadata: &Metadata) -> Vec<String> {
             problems.push(format!("{name}: must be at least 1s"));
         }
     }
+    if client.partner && public {
+        problems.push("partner: a partner has a secret (token_endpoint_auth_method none cannot be one)".to_owned());
+    }
+    if client.partner && client.partner_client_id.is_some() {
+        problems.push("partner_client_id: a partner belongs to no other partner".to_owned());
+    }
     for origin in &client.allowed_origins {
         let serialized = Url::parse(origin).map(|url| url.origin().ascii_serialization());
         if serialized.as_deref() != Ok(origin) {
@@ -83,6 +89,7 @@ fn check_grants(client: &ClientMetadata, public: bool, problems: &mut Vec<String
 mod tests {
     use super::*;
     use crate::protocol::client::AuthMethod;
+    use crate::protocol::ids::ClientId;
     use crate::protocol::metadata::tests::metadata;
 
     fn web() -> ClientMetadata {
@@ -116,6 +123,20 @@ mod tests {
                 Some("allowed_origins"),
             ),
             (ClientMetadata { allowed_origins: vec!["https://app.test".to_owned()], ..web() }, None),
+            (ClientMetadata { partner: true, ..machine(false) }, None),
+            (
+                ClientMetadata {
+                    partner: true,
+                    grant_types: vec![GrantType::ApiKey],
+                    token_endpoint_auth_method: Some(AuthMethod::None),
+                    ..ClientMetadata::default()
+                },
+                Some("partner"),
+            ),
+            (
+                ClientMetadata { partner: true, partner_client_id: Some(ClientId::new("acme")), ..machine(false) },
+                Some("partner_client_id"),
+            ),
         ] {
             let found = problems(&client, &metadata());
             match expected {

@@ -8,8 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const OPENID: &str = "openid";
 pub const OFFLINE_ACCESS: &str = "offline_access";
 
-/// The scopes of OpenID Connect Core §5.4 and §11, which need no configuration.
-pub const STANDARD: [&str; 6] = [OPENID, "profile", "email", "address", "phone", OFFLINE_ACCESS];
+/// What lets a partner administer its people.
+pub const PARTNER_USERS: &str = "partner.users";
+
+/// The scopes that need no configuration: those of OpenID Connect Core §5.4 and §11, and the two that bring a person's
+/// roles and groups.
+pub const STANDARD: [&str; 8] = [OPENID, "profile", "email", "address", "phone", OFFLINE_ACCESS, "roles", "groups"];
 
 /// A set of scope tokens in the order in which they were first named. Order never decides anything; keeping it
 /// lets people recognise what they wrote.

@@ -21,6 +21,13 @@ impl Timestamp {
         self.0
     }
 
+    /// As the JSON API and the command line write times (RFC 3339), in UTC.
+    pub fn rfc3339(self) -> String {
+        use time::format_description::well_known::Rfc3339;
+        let at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).ok();
+        at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| self.0.to_string())
+    }
+
     /// A JWT `NumericDate` (RFC 7519 §2): whole seconds, rounded down.
     pub const fn numeric_date(self) -> i64 {
         self.0.div_euclid(1000)

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::ids::UserId;
+use super::ids::{ClientId, UserId};
 use super::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,11 @@ pub struct User {
     pub email_verified: bool,
     /// Further standard claims (OpenID Connect Core §5.1) by their names.
     pub claims: Map<String, Value>,
+    /// What the person may do; only an operator sets them.
+    pub roles: Vec<String>,
+    pub groups: Vec<String>,
+    /// Whose person it is; `None` for people who sign in on our own pages.
+    pub partner: Option<ClientId>,
     pub disabled_at: Option<Timestamp>,
     pub updated_at: Timestamp,
 }
@@ -53,6 +58,28 @@ pub fn checked_username(username: &str) -> Result<&str, InvalidName> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || c == '@';
     let well_formed = !username.is_empty() && username.chars().count() <= 255 && !username.chars().any(bad);
     if well_formed { Ok(username) } else { Err(InvalidName::Username) }
+}
+
+/// Characters of a role's or a group's name, and how many of each a person has at most: they stand in every token.
+const MAX_LABEL: usize = 64;
+const MAX_LABELS: usize = 100;
+
+/// Names of roles or groups, each once.
+///
+/// # Errors
+/// The first that cannot be one, or `None` where there are too many.
+pub fn checked_labels(labels: Vec<String>) -> Result<Vec<String>, Option<String>> {
+    let mut checked: Vec<String> = Vec::new();
+    for label in labels {
+        let bad = |c: char| c.is_whitespace() || c.is_control();
+        if label.is_empty() || label.chars().count() > MAX_LABEL || label.chars().any(bad) {
+            return Err(Some(label));
+        }
+        if !checked.contains(&label) {
+            checked.push(label);
+        }
+    }
+    if checked.len() > MAX_LABELS { Err(None) } else { Ok(checked) }
 }
 
 /// What somebody typed into the one field for both: an address where it contains `@`, a user name otherwise.
@@ -100,6 +127,16 @@ mod tests {
         ] {
             assert_eq!(canonical_email(typed).ok().as_deref(), expected, "{typed:?}");
         }
+    }
+
+    #[test]
+    fn roles_and_groups_are_short_words_each_once() {
+        let labels = |list: &[&str]| checked_labels(list.iter().map(|label| (*label).to_owned()).collect());
+        assert_eq!(labels(&["student", "year-7", "student"]).unwrap(), ["student", "year-7"]);
+        for bad in ["", "a b", "a\n", &"x".repeat(65)] {
+            assert_eq!(labels(&["student", bad]), Err(Some(bad.to_owned())), "{bad:?}");
+        }
+        assert_eq!(checked_labels((0..101).map(|n| format!("r{n}")).collect()), Err(None));
     }
 
     #[test]

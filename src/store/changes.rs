@@ -48,7 +48,7 @@ impl Store {
         let version: i64 = row.map_or(Ok(0), |row| column(&row, "version"))?;
         let moved = self.freshness.version.swap(version, Ordering::AcqRel) != version;
         if moved {
-            self.clients.clear();
+            self.caches.clear();
         }
         self.freshness.read_at_micros.store(asked_at, Ordering::Release);
         Ok(moved)
@@ -60,7 +60,7 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        let (db, clients, standings) = (self.db.clone(), Arc::clone(&self.clients), Arc::clone(&self.standings));
+        let (db, caches, standings) = (self.db.clone(), Arc::clone(&self.caches), Arc::clone(&self.standings));
         // A task of its own: whoever asked may go away, but not between the commit and the emptied caches.
         let work = async move {
             let outcome = db
@@ -72,7 +72,7 @@ impl Store {
                     })
                 })
                 .await;
-            clients.clear();
+            caches.clear();
             standings.forget();
             outcome
         };

@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use moka::sync::Cache;
 use sqlx::any::AnyRow;
 
 use super::db::{Conn, Statement};
@@ -22,50 +20,6 @@ pub struct ClientRecord {
     /// Stands in the configuration file, which alone changes it.
     pub declared: bool,
     pub created_at: Timestamp,
-}
-
-/// Clients by id, and what is computed from all of them, as of the last change that this process knows of.
-pub(super) struct ClientCache {
-    /// Counts the times it was emptied.
-    emptied: AtomicU64,
-    by_id: Cache<ClientId, Dated<ClientRecord>>,
-    origins: Cache<(), Dated<HashSet<String>>>,
-}
-
-/// A value with the count of [`ClientCache::emptied`] from before it was read: it counts only while that stands, so
-/// what was read before a change is never answered after it, whenever it was put in.
-struct Dated<T> {
-    emptied: u64,
-    value: Arc<T>,
-}
-
-impl<T> Clone for Dated<T> {
-    fn clone(&self) -> Self {
-        Self { emptied: self.emptied, value: Arc::clone(&self.value) }
-    }
-}
-
-impl Default for ClientCache {
-    fn default() -> Self {
-        Self { emptied: AtomicU64::new(0), by_id: Cache::new(10_000), origins: Cache::new(1) }
-    }
-}
-
-impl ClientCache {
-    pub(super) fn clear(&self) {
-        self.emptied.fetch_add(1, Ordering::AcqRel);
-        // Only to give the memory back; the count alone decides.
-        self.by_id.invalidate_all();
-        self.origins.invalidate_all();
-    }
-
-    fn emptied(&self) -> u64 {
-        self.emptied.load(Ordering::Acquire)
-    }
-
-    fn current<T>(&self, dated: Option<Dated<T>>) -> Option<Arc<T>> {
-        dated.filter(|dated| dated.emptied == self.emptied()).map(|dated| dated.value)
-    }
 }
 
 /// A client that the configuration file declares.
@@ -99,15 +53,15 @@ fn select(id: &ClientId) -> Statement<'static> {
 impl Store {
     /// The client, disabled or not; `None` where there is none. Answers from memory while no change is known.
     pub async fn client(&self, id: &ClientId) -> Result<Option<Arc<ClientRecord>>> {
-        let cache = &self.clients;
-        if let Some(known) = cache.current(cache.by_id.get(id)).filter(|_| self.freshness.is_fresh()) {
-            return Ok(Some(known));
+        let known = &self.caches.clients;
+        if let Some(record) = known.get(id).filter(|_| self.freshness.is_fresh()) {
+            return Ok(Some(record));
         }
-        let emptied = cache.emptied();
+        let before = known.before();
         let row = self.db.row(|| select(id)).await?;
         let record = row.as_ref().map(read).transpose()?.map(Arc::new);
         if let Some(record) = &record {
-            cache.by_id.insert(id.clone(), Dated { emptied, value: Arc::clone(record) });
+            known.put(id.clone(), before, record);
         }
         Ok(record)
     }
@@ -120,17 +74,17 @@ impl Store {
     /// Whether a browser app of this origin may call us: an enabled client has it among its `allowed_origins` or as
     /// the origin of a redirect URI.
     pub async fn is_registered_origin(&self, origin: &str) -> Result<bool> {
-        let cache = &self.clients;
-        if let Some(known) = cache.current(cache.origins.get(&())).filter(|_| self.freshness.is_fresh()) {
-            return Ok(known.contains(origin));
+        let known = &self.caches.origins;
+        if let Some(origins) = known.get(&()).filter(|_| self.freshness.is_fresh()) {
+            return Ok(origins.contains(origin));
         }
-        let emptied = cache.emptied();
+        let before = known.before();
         let clients = self.clients().await?;
         let enabled = clients.iter().map(|record| &record.client).filter(|client| client.is_enabled());
         let origins: HashSet<String> = enabled.flat_map(|client| client.metadata.origins()).collect();
-        let value = Arc::new(origins);
-        cache.origins.insert((), Dated { emptied, value: Arc::clone(&value) });
-        Ok(value.contains(origin))
+        let origins = Arc::new(origins);
+        known.put((), before, &origins);
+        Ok(origins.contains(origin))
     }
 
     /// # Errors

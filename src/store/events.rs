@@ -17,6 +17,9 @@ wire_enum! {
         ConsentGiven = "consent_given",
         ConsentDenied = "consent_denied",
         GrantRevoked = "grant_revoked",
+        ApiKeyCreated = "api_key_created",
+        ApiKeyRotated = "api_key_rotated",
+        ApiKeyRevoked = "api_key_revoked",
     }
 }
 

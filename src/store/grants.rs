@@ -8,7 +8,7 @@ use super::users::{self, user_columns};
 use super::{Result, Store, column, from_json, to_json};
 use crate::protocol::claims::Authentication;
 use crate::protocol::grant::{GrantRecord, RefreshState};
-use crate::protocol::ids::{ClientId, GrantId, SessionId, UserId};
+use crate::protocol::ids::{ApiKeyId, ClientId, GrantId, SessionId, UserId};
 use crate::protocol::pkce::CodeChallenge;
 use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
@@ -23,10 +23,11 @@ pub struct StoredGrant {
     pub refresh_seed: Vec<u8>,
 }
 
-/// A grant to make, with the secrets of its code.
+/// A grant to make, with its secrets.
 pub struct NewGrant {
     pub grant: GrantRecord,
-    pub code_hash: [u8; 32],
+    /// `None` where it never had a code.
+    pub code_hash: Option<[u8; 32]>,
     pub refresh_seed: [u8; 32],
     /// When the row may be forgotten.
     pub expires_at: Timestamp,
@@ -38,14 +39,21 @@ pub enum GrantCreation {
     Created,
     /// The sign-in that the id stands for was completed already.
     IdUsed,
-    /// The person signed out, was disabled or deleted meanwhile.
-    SessionEnded,
+    /// What it leans on ended meanwhile: the person signed out, was disabled or deleted, the API key was revoked.
+    Ended,
+}
+
+/// `auth_time` of what came from an API key.
+pub(super) const NOBODY_THERE: i64 = 0;
+
+pub(super) fn read_auth_time(row: &AnyRow) -> Result<Option<Timestamp>> {
+    Ok(Some(column::<i64>(row, "auth_time")?).filter(|at| *at != NOBODY_THERE).map(Timestamp))
 }
 
 /// The columns that [`read`] wants, of `grants` as `g`, beside those of the person.
 macro_rules! grant_columns {
     () => {
-        "g.id, g.client_id, g.session_id, g.scope, g.resources, g.claims, g.auth_time, g.acr, g.amr, g.offline, \
+        "g.id, g.client_id, g.session_id, g.api_key_id, g.scope, g.resources, g.claims, g.auth_time, g.acr, g.amr, g.offline, \
          g.nonce, g.redirect_uri, g.code_challenge, g.code_hash, g.code_expires_at, g.redeemed_at, g.refresh_seed, \
          g.refresh_generation, g.refresh_rotated_at, g.refresh_used_at, g.refresh_expires_at, g.revoked_at"
     };
@@ -68,11 +76,12 @@ pub(super) fn read(row: &AnyRow) -> Result<StoredGrant> {
         client_id: ClientId::new(column::<String>(row, "client_id")?),
         user_id: user.id.clone(),
         session_id: column::<Option<String>>(row, "session_id")?.map(SessionId::new),
+        api_key_id: column::<Option<String>>(row, "api_key_id")?.map(ApiKeyId::new),
         scope: from_json("grant", column(row, "scope")?)?,
         resources: from_json("grant", column(row, "resources")?)?,
         claims: from_json("grant", column(row, "claims")?)?,
         authentication: Authentication {
-            auth_time: Timestamp(column(row, "auth_time")?),
+            auth_time: read_auth_time(row)?,
             acr: column(row, "acr")?,
             amr: from_json("grant", column(row, "amr")?)?,
         },
@@ -101,7 +110,7 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Writes the grant whose code is about to leave.
+    /// Writes the grant whose code or refresh token is about to leave.
     pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
         let insert_sql = match self.db.kind() {
             Kind::Sqlite => INSERT_ON_SQLITE,
@@ -112,7 +121,7 @@ impl Store {
             return Ok(GrantCreation::Created);
         }
         let used = self.db.row(|| sqlx::query("SELECT id FROM grants WHERE id = $1").bind(id.as_str().to_owned()));
-        Ok(if used.await?.is_some() { GrantCreation::IdUsed } else { GrantCreation::SessionEnded })
+        Ok(if used.await?.is_some() { GrantCreation::IdUsed } else { GrantCreation::Ended })
     }
 
     /// Uses up the code. `false` where somebody else was first or the grant was revoked.
@@ -200,27 +209,35 @@ macro_rules! insert_row {
     () => {
         "INSERT INTO grants (id, client_id, user_id, session_id, scope, resources, claims, auth_time, acr, amr,
              offline, nonce, redirect_uri, code_challenge, code_hash, code_expires_at, refresh_seed,
-             refresh_generation, created_at, expires_at)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, $18, $19"
+             refresh_generation, created_at, expires_at, api_key_id, redeemed_at, refresh_rotated_at, refresh_used_at,
+             refresh_expires_at)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, $18, $19, $20, $21, $22,
+             $22, $23"
     };
 }
 
-/// Only for a person who is active, in a session that has not ended. SQLite has one writer, so what holds in the
-/// statement holds until its commit.
+/// Only for a person who is active, by a key that counts, in a session that has not ended. SQLite has one writer, so
+/// what holds in the statement holds until its commit.
 const INSERT_ON_SQLITE: &str = concat!(
     insert_row!(),
     " WHERE EXISTS (SELECT 1 FROM users WHERE id = $3 AND disabled_at IS NULL)
+        AND ($20 IS NULL OR EXISTS (
+            SELECT 1 FROM api_keys WHERE kid = $20 AND revoked_at IS NULL AND expires_at > $18))
         AND ($4 IS NULL OR EXISTS (SELECT 1 FROM sessions WHERE id = $4))
       ON CONFLICT (id) DO NOTHING"
 );
 
-/// The same, and person and session are locked, in the order that everything else does, so that a sign-out at the
-/// same moment either sees this grant or prevents it.
+/// The same, and person, key and session are locked, in the order that everything else does, so that a revocation or a
+/// sign-out at the same moment either sees this grant or prevents it.
 const INSERT_ON_POSTGRES: &str = concat!(
     "WITH person AS (SELECT id FROM users WHERE id = $3 AND disabled_at IS NULL FOR SHARE),
-         session AS (SELECT id FROM sessions WHERE id = $4 AND EXISTS (SELECT 1 FROM person) FOR SHARE) ",
+         key AS (SELECT kid FROM api_keys WHERE kid = $20 AND revoked_at IS NULL AND expires_at > $18
+             AND EXISTS (SELECT 1 FROM person) FOR SHARE),
+         session AS (SELECT id FROM sessions WHERE id = $4
+             AND ($20 IS NULL OR EXISTS (SELECT 1 FROM key)) FOR SHARE) ",
     insert_row!(),
-    " WHERE EXISTS (SELECT 1 FROM person) AND ($4 IS NULL OR EXISTS (SELECT 1 FROM session))
+    " WHERE EXISTS (SELECT 1 FROM person) AND ($20 IS NULL OR EXISTS (SELECT 1 FROM key))
+        AND ($4 IS NULL OR EXISTS (SELECT 1 FROM session))
       ON CONFLICT (id) DO NOTHING"
 );
 
@@ -241,18 +258,22 @@ fn insert(
             .bind(scope.clone())
             .bind(resources.clone())
             .bind(claims.clone())
-            .bind(grant.authentication.auth_time.millis())
+            .bind(grant.authentication.auth_time.map_or(NOBODY_THERE, Timestamp::millis))
             .bind(grant.authentication.acr.clone())
             .bind(amr.clone())
             .bind(i64::from(grant.offline))
             .bind(grant.nonce.clone())
             .bind(grant.redirect_uri.clone())
             .bind(grant.code_challenge.as_ref().map(|challenge| challenge.as_str().to_owned()))
-            .bind(code_hash.to_vec())
+            .bind(code_hash.map(|hash| hash.to_vec()).unwrap_or_default())
             .bind(grant.code_expires_at.millis())
             .bind(refresh_seed.to_vec())
             .bind(now.millis())
             .bind(expires_at.millis())
+            .bind(grant.api_key_id.as_ref().map(|kid| kid.as_str().to_owned()))
+            .bind(grant.redeemed_at.map(Timestamp::millis))
+            .bind(grant.refresh.map(|refresh| refresh.used_at.millis()))
+            .bind(grant.refresh.map(|refresh| refresh.expires_at.millis()))
     })
 }
 
@@ -262,6 +283,19 @@ pub(super) async fn revoke_online_of_session(conn: &mut Conn, id: &SessionId, no
          WHERE session_id = $1 AND offline = 0 AND revoked_at IS NULL",
     )
     .bind(id.as_str())
+    .bind(now.millis())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends everything that was made from a key; its sessions go with it.
+pub(super) async fn revoke_all_of_key(conn: &mut Conn, kid: &ApiKeyId, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "UPDATE grants SET revoked_at = $2, revoked_reason = 'api_key_revoked'
+         WHERE api_key_id = $1 AND revoked_at IS NULL",
+    )
+    .bind(kid.as_str())
     .bind(now.millis())
     .execute(conn)
     .await?;

@@ -2,6 +2,7 @@
 //! one statement or one transaction, and the same SQL text serves SQLite and PostgreSQL. `db.rs` alone knows the
 //! drivers. Nothing here decides a rule of the protocol.
 
+pub mod api_keys;
 pub mod backup;
 pub mod changes;
 pub mod clients;
@@ -12,11 +13,13 @@ pub mod grants;
 pub mod keys;
 pub mod limits;
 pub mod purge;
+mod remembered;
 pub mod sessions;
 pub mod standing;
 pub mod tickets;
 pub mod users;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -24,10 +27,14 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 
+use api_keys::{PendingUses, StoredApiKey};
 use changes::Freshness;
-use clients::ClientCache;
+use clients::ClientRecord;
 use db::Db;
+use remembered::Remembered;
 use standing::Standings;
+
+use crate::protocol::ids::{ApiKeyId, ClientId};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +91,32 @@ pub struct Pool {
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    clients: Arc<ClientCache>,
+    caches: Arc<Caches>,
     freshness: Arc<Freshness>,
     standings: Arc<Standings>,
+    key_uses: Arc<PendingUses>,
+}
+
+/// What counts until somebody changes something. Each is used only while changes can be read.
+struct Caches {
+    clients: Remembered<ClientId, ClientRecord>,
+    /// The origins of all enabled clients.
+    origins: Remembered<(), HashSet<String>>,
+    api_keys: Remembered<ApiKeyId, StoredApiKey>,
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self { clients: Remembered::new(10_000), origins: Remembered::new(1), api_keys: Remembered::new(20_000) }
+    }
+}
+
+impl Caches {
+    fn clear(&self) {
+        self.clients.clear();
+        self.origins.clear();
+        self.api_keys.clear();
+    }
 }
 
 impl Store {
@@ -94,7 +124,13 @@ impl Store {
     pub async fn open(database_url: &str) -> Result<Self> {
         let db = Db::open(database_url).await?;
         db.migrate().await?;
-        let store = Self { db, clients: Arc::default(), freshness: Arc::default(), standings: Arc::default() };
+        let store = Self {
+            db,
+            caches: Arc::default(),
+            freshness: Arc::default(),
+            standings: Arc::default(),
+            key_uses: Arc::default(),
+        };
         store.poll_changes().await?;
         Ok(store)
     }
@@ -111,6 +147,9 @@ impl Store {
 
     /// Ends all connections once the writes that were accepted are done.
     pub async fn close(&self) {
+        if let Err(error) = self.flush_key_uses().await {
+            tracing::warn!(%error, "when API keys were last used is not written");
+        }
         self.db.close().await;
     }
 }

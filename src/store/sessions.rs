@@ -3,12 +3,15 @@
 use sqlx::any::AnyRow;
 
 use super::db::Conn;
+use super::grants::{NOBODY_THERE, read_auth_time};
 use super::users::{self, user_columns};
-use super::{Result, Store, column, consents, from_json, to_json};
+use super::{Result, Store, api_keys, column, consents, from_json, to_json};
 use crate::crypto::secret::Secret;
+use crate::protocol::api_key::KeySession;
 use crate::protocol::claims::Authentication;
-use crate::protocol::ids::{ClientId, SessionId, UserId};
+use crate::protocol::ids::{ApiKeyId, ClientId, SessionId, UserId};
 use crate::protocol::interaction::{Consent, Session};
+use crate::protocol::scope::ScopeSet;
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 
@@ -18,10 +21,18 @@ pub struct NewSession {
     pub id: SessionId,
     pub token_hash: [u8; 32],
     pub user_id: UserId,
-    /// The hash that the password was checked against: the session begins only if it still stands.
-    pub password_hash: Secret<String>,
+    pub proof: Proof,
     pub authentication: Authentication,
     pub expires_at: Timestamp,
+}
+
+/// What a session begins by, and only if it still stands then.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// The hash that the password was checked against.
+    Password(Secret<String>),
+    /// A key, and the most that the session reaches.
+    ApiKey(ApiKeyId, ScopeSet),
 }
 
 /// A live session with its person.
@@ -39,7 +50,8 @@ pub struct ListedSession {
     pub user_id: UserId,
     pub username: Option<String>,
     pub email: Option<String>,
-    pub auth_time: Timestamp,
+    /// `None` for one from an API key.
+    pub auth_time: Option<Timestamp>,
     pub created_at: Timestamp,
     pub last_seen_at: Timestamp,
     pub expires_at: Timestamp,
@@ -51,7 +63,7 @@ fn read_listed(row: &AnyRow) -> Result<ListedSession> {
         user_id: UserId::new(column::<String>(row, "user_id")?),
         username: column(row, "username")?,
         email: column(row, "email")?,
-        auth_time: Timestamp(column(row, "auth_time")?),
+        auth_time: read_auth_time(row)?,
         created_at: Timestamp(column(row, "created_at")?),
         last_seen_at: Timestamp(column(row, "last_seen_at")?),
         expires_at: Timestamp(column(row, "expires_at")?),
@@ -61,19 +73,32 @@ fn read_listed(row: &AnyRow) -> Result<ListedSession> {
 fn read(row: &AnyRow) -> Result<SignedIn> {
     let user = users::read(row)?;
     let authentication = Authentication {
-        auth_time: Timestamp(column(row, "auth_time")?),
+        auth_time: read_auth_time(row)?,
         acr: column(row, "acr")?,
         amr: from_json("session", column(row, "amr")?)?,
     };
-    let session =
-        Session { id: SessionId::new(column::<String>(row, "session_id")?), user_id: user.id.clone(), authentication };
+    let key = match column::<Option<String>>(row, "api_key_id")? {
+        None => None,
+        Some(kid) => Some(KeySession {
+            kid: ApiKeyId::new(kid),
+            scope: from_json("session", column(row, "scope")?)?,
+            partner: user.partner.clone(),
+        }),
+    };
+    let session = Session {
+        id: SessionId::new(column::<String>(row, "session_id")?),
+        user_id: user.id.clone(),
+        roles: user.roles.clone(),
+        authentication,
+        key,
+    };
     Ok(SignedIn { session, user, last_seen_at: Timestamp(column(row, "last_seen_at")?) })
 }
 
 /// The columns that [`read`] wants, of `sessions` as `s`, beside those of the person.
 macro_rules! session_columns {
     () => {
-        "s.id AS session_id, s.auth_time, s.acr, s.amr, s.last_seen_at"
+        "s.id AS session_id, s.api_key_id, s.scope, s.auth_time, s.acr, s.amr, s.last_seen_at"
     };
 }
 
@@ -133,7 +158,13 @@ impl Store {
     pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<bool> {
         let began = self.db.write(move |conn| {
             Box::pin(async move {
-                if !super::users::hold_password(conn, &new.user_id, &new.password_hash).await? {
+                let stands = match &new.proof {
+                    Proof::Password(hash) => users::hold_password(conn, &new.user_id, hash).await?,
+                    Proof::ApiKey(kid, _) => {
+                        users::hold(conn, &new.user_id).await? && api_keys::hold(conn, kid, now).await?
+                    }
+                };
+                if !stands {
                     return Ok(false);
                 }
                 if let Some(old) = replaced.filter(|old| *old != new.id) {
@@ -226,22 +257,46 @@ impl Store {
 }
 
 async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()> {
+    let (kid, scope) = match &new.proof {
+        Proof::Password(_) => (None, None),
+        Proof::ApiKey(kid, scope) => (Some(kid.as_str()), Some(to_json("session", scope)?)),
+    };
     sqlx::query(
-        "INSERT INTO sessions (id, token_hash, user_id, auth_time, acr, amr, created_at, last_seen_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8)
+        "INSERT INTO sessions (id, token_hash, user_id, auth_time, acr, amr, created_at, last_seen_at, expires_at,
+             api_key_id, scope)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10)
          ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash, auth_time = excluded.auth_time,
-             acr = excluded.acr, amr = excluded.amr, last_seen_at = excluded.last_seen_at, expires_at = excluded.expires_at",
+             acr = excluded.acr, amr = excluded.amr, last_seen_at = excluded.last_seen_at,
+             expires_at = excluded.expires_at, api_key_id = excluded.api_key_id, scope = excluded.scope",
     )
     .bind(new.id.as_str())
     .bind(new.token_hash.to_vec())
     .bind(new.user_id.as_str())
-    .bind(new.authentication.auth_time.millis())
+    .bind(new.authentication.auth_time.map_or(NOBODY_THERE, Timestamp::millis))
     .bind(new.authentication.acr.as_str())
     .bind(to_json("session", &new.authentication.amr)?)
     .bind(now.millis())
     .bind(new.expires_at.millis())
+    .bind(kid)
+    .bind(scope)
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// Ends the sessions that came from a key; their grants end with the key themselves.
+pub(super) async fn end_all_of_key(conn: &mut Conn, kid: &ApiKeyId) -> Result<()> {
+    sqlx::query("DELETE FROM sessions WHERE api_key_id = $1").bind(kid.as_str()).execute(conn).await?;
+    Ok(())
+}
+
+/// No session from a key outlives it.
+pub(super) async fn shorten_all_of_key(conn: &mut Conn, kid: &ApiKeyId, until: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE sessions SET expires_at = $2 WHERE api_key_id = $1 AND expires_at > $2")
+        .bind(kid.as_str())
+        .bind(until.millis())
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use super::db::Conn;
 use super::{Result, Store, StoreError, column, from_json, to_json};
 use crate::crypto::secret::Secret;
-use crate::protocol::ids::UserId;
+use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::user::{LoginName, User};
 
@@ -21,6 +21,8 @@ pub struct NewUser {
     pub email: Option<String>,
     pub email_verified: bool,
     pub claims: Map<String, Value>,
+    pub roles: Vec<String>,
+    pub groups: Vec<String>,
     /// A PHC string, or as the system spelled it that the person comes from.
     pub password_hash: Option<Secret<String>>,
     pub disabled_at: Option<Timestamp>,
@@ -49,7 +51,7 @@ pub struct Namesakes {
 macro_rules! user_columns {
     () => {
         "u.id AS user_id, u.username, u.email, u.email_verified, u.claims AS user_claims, \
-         u.disabled_at AS user_disabled_at, u.updated_at AS user_updated_at"
+         u.roles, u.groups, u.realm, u.disabled_at AS user_disabled_at, u.updated_at AS user_updated_at"
     };
 }
 pub(super) use user_columns;
@@ -62,6 +64,9 @@ pub(super) fn read(row: &AnyRow) -> Result<User> {
         email: column(row, "email")?,
         email_verified: column::<i64>(row, "email_verified")? != 0,
         claims: from_json("user", column(row, "user_claims")?)?,
+        roles: from_json("user", column(row, "roles")?)?,
+        groups: from_json("user", column(row, "groups")?)?,
+        partner: Some(column::<String>(row, "realm")?).filter(|realm| realm != REALM_DIRECT).map(ClientId::new),
         disabled_at: disabled_at.map(Timestamp),
         updated_at: Timestamp(column(row, "user_updated_at")?),
     })
@@ -154,7 +159,8 @@ impl Store {
 
     /// Creates a person of the direct realm; the database decides whose name it is.
     pub async fn create_user(&self, user: NewUser, now: Timestamp) -> Result<Created> {
-        let result = self.change(move |conn| Box::pin(async move { insert(conn, &user, now).await })).await;
+        // Nobody has cached anything about a person who was not there.
+        let result = self.db.write(move |conn| Box::pin(async move { insert(conn, &user, now).await })).await;
         match result {
             Err(StoreError::Refused(why)) => refused(why),
             other => other.map(|()| Created::Yes),
@@ -163,7 +169,7 @@ impl Store {
 
     /// Creates many people in one transaction; whoever cannot be made leaves the others be.
     pub async fn create_users(&self, users: Vec<NewUser>, now: Timestamp) -> Result<Vec<Created>> {
-        self.change(move |conn| {
+        let created = self.db.write(move |conn| {
             Box::pin(async move {
                 let mut created = Vec::with_capacity(users.len());
                 for user in &users {
@@ -180,8 +186,8 @@ impl Store {
                 }
                 Ok(created)
             })
-        })
-        .await
+        });
+        created.await
     }
 
     /// Sets the password and ends all that the old one opened: sessions and grants. `false` where there is no such
@@ -227,6 +233,35 @@ impl Store {
                     super::sessions::end_all_of_user(conn, &id).await?;
                     super::grants::revoke_all_of_user(conn, &id, "user_disabled", now).await?;
                 }
+                Ok(done.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    /// Sets what a person may do, and where they belong; `None` leaves it as it is. `false` where there is no such
+    /// person.
+    pub async fn set_roles(
+        &self,
+        id: UserId,
+        roles: Option<Vec<String>>,
+        groups: Option<Vec<String>>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let roles = roles.map(|roles| to_json("user", &roles)).transpose()?;
+        let groups = groups.map(|groups| to_json("user", &groups)).transpose()?;
+        self.change(move |conn| {
+            Box::pin(async move {
+                let done = sqlx::query(
+                    "UPDATE users SET roles = COALESCE($2, roles), groups = COALESCE($3, groups), updated_at = $4
+                     WHERE id = $1",
+                )
+                .bind(id.as_str())
+                .bind(roles)
+                .bind(groups)
+                .bind(now.millis())
+                .execute(conn)
+                .await?;
                 Ok(done.rows_affected() > 0)
             })
         })
@@ -292,8 +327,9 @@ async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
         return Err(StoreError::Refused(ID_TAKEN));
     }
     sqlx::query(
-        "INSERT INTO users (id, realm, username, email, email_verified, claims, created_at, updated_at, disabled_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8)",
+        "INSERT INTO users (id, realm, username, email, email_verified, claims, roles, groups, created_at, updated_at,
+             disabled_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)",
     )
     .bind(user.id.as_str())
     .bind(REALM_DIRECT)
@@ -301,6 +337,8 @@ async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
     .bind(user.email.as_deref())
     .bind(i64::from(user.email_verified))
     .bind(to_json("user", &user.claims)?)
+    .bind(to_json("user", &user.roles)?)
+    .bind(to_json("user", &user.groups)?)
     .bind(now.millis())
     .bind(user.disabled_at.map(Timestamp::millis))
     .execute(&mut *conn)

@@ -154,6 +154,7 @@ fn checked_userinfo(page: &Page, tokens: &Tokens) -> Map<String, Value> {
             "email_verified" | "phone_number_verified" => value.is_boolean(),
             "updated_at" => value.is_i64(),
             "address" => value.as_object().is_some_and(|parts| parts.values().all(Value::is_string)),
+            "roles" | "groups" => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
             _ => value.as_str().is_some_and(|text| !text.is_empty()),
         };
         assert!(typed, "{name}: {value}");
@@ -767,7 +768,7 @@ on_both_databases! {
         let page = token_call(&provider, "web", &[("grant_type", "password")]).await;
         assert_eq!(page.json()["error"], "unsupported_grant_type");
         // Every claim that is advertised is known to be told.
-        let url = provider.authorize_url_for("web", "scope=openid+profile+email+address+phone&nonce=n");
+        let url = provider.authorize_url_for("web", "scope=openid+profile+email+address+phone+roles+groups&nonce=n");
         let page = provider.authorize(&mut browser, &url).await;
         let tokens = redeemed(&provider, "web", &page, Some("n")).await;
         let told = userinfo(&provider, &tokens).await;

@@ -141,6 +141,8 @@ on_both_databases! {
             email: None,
             email_verified: false,
             claims: serde_json::Map::new(),
+            roles: Vec::new(),
+            groups: Vec::new(),
             password_hash: None,
             disabled_at: None,
         };

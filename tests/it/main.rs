@@ -3,6 +3,7 @@
 
 mod support;
 
+mod api_keys;
 mod architecture;
 mod attacks;
 mod authorize;

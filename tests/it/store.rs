@@ -24,7 +24,7 @@ use keyward::store::clients::ClientRecord;
 use keyward::store::events::{Event, EventKind};
 use keyward::store::grants::{GrantCreation, NewGrant};
 use keyward::store::limits::Reserved;
-use keyward::store::sessions::NewSession;
+use keyward::store::sessions::{NewSession, Proof};
 use keyward::store::users::{Created, NewUser, REALM_DIRECT};
 use keyward::store::{Store, StoreError};
 use tempfile::TempDir;
@@ -48,6 +48,8 @@ fn person(username: &str) -> NewUser {
         email: None,
         email_verified: false,
         claims: serde_json::Map::new(),
+        roles: Vec::new(),
+        groups: Vec::new(),
         password_hash: Some(Secret::new(HASH.to_owned())),
         disabled_at: None,
     }
@@ -85,7 +87,7 @@ async fn name_of(store: &Store, id: &str) -> Option<String> {
 }
 
 fn authentication() -> Authentication {
-    Authentication { auth_time: NOW, acr: "urn:test".to_owned(), amr: vec!["pwd".to_owned()] }
+    Authentication { auth_time: Some(NOW), acr: "urn:test".to_owned(), amr: vec!["pwd".to_owned()] }
 }
 
 fn session_of(user_id: &UserId, id: &SessionId, secret: u8, expires_at: Timestamp) -> NewSession {
@@ -93,7 +95,7 @@ fn session_of(user_id: &UserId, id: &SessionId, secret: u8, expires_at: Timestam
         id: id.clone(),
         token_hash: [secret; 32],
         user_id: user_id.clone(),
-        password_hash: Secret::new(HASH.to_owned()),
+        proof: Proof::Password(Secret::new(HASH.to_owned())),
         authentication: authentication(),
         expires_at,
     }
@@ -106,6 +108,7 @@ fn grant_for(user_id: &UserId, id: &GrantId, session: Option<&SessionId>) -> New
         client_id: ClientId::new("first"),
         user_id: user_id.clone(),
         session_id: session.cloned(),
+        api_key_id: None,
         scope: "openid".parse().expect("a scope"),
         resources: Vec::new(),
         claims: ClaimsRequest::default(),
@@ -119,7 +122,7 @@ fn grant_for(user_id: &UserId, id: &GrantId, session: Option<&SessionId>) -> New
         refresh: None,
         revoked_at: None,
     };
-    NewGrant { grant, code_hash: [1; 32], refresh_seed: [2; 32], expires_at: FAR }
+    NewGrant { grant, code_hash: Some([1; 32]), refresh_seed: [2; 32], expires_at: FAR }
 }
 
 async fn new_grant(store: &Store, user_id: &UserId, session: Option<&SessionId>) -> GrantId {
@@ -367,7 +370,7 @@ on_both_databases! {
         for (n, outcome) in outcomes.iter().enumerate() {
             match n % 2 {
                 0 => assert!(matches!(outcome, Ok(GrantCreation::Created)), "{n}: {outcome:?}"),
-                _ => assert!(matches!(outcome, Ok(GrantCreation::SessionEnded)), "{n}: {outcome:?}"),
+                _ => assert!(matches!(outcome, Ok(GrantCreation::Ended)), "{n}: {outcome:?}"),
             }
         }
     }
@@ -627,7 +630,7 @@ on_both_databases! {
         let outcomes = at_once((0..50).map(|n: u8| {
             let store = provider.app.store.clone();
             let mut grant = grant_for(&user, &id, None);
-            grant.code_hash = [n; 32];
+            grant.code_hash = Some([n; 32]);
             async move { store.create_grant(grant, NOW).await.expect("an answer") }
         }))
         .await;
@@ -788,11 +791,11 @@ on_both_databases! {
             ended.expect("ended");
             match made.expect("an answer") {
                 GrantCreation::Created => assert!(is_revoked(store, &id).await, "round {n}"),
-                GrantCreation::SessionEnded => assert!(store.grant(&id).await.expect("an answer").is_none()),
+                GrantCreation::Ended => assert!(store.grant(&id).await.expect("an answer").is_none()),
                 GrantCreation::IdUsed => panic!("nobody used it"),
             }
             let late = store.create_grant(grant_for(&user, &GrantId::from_random(fresh()), Some(&session)), NOW).await;
-            assert_eq!(late.expect("an answer"), GrantCreation::SessionEnded);
+            assert_eq!(late.expect("an answer"), GrantCreation::Ended);
         }
     }
 
@@ -809,7 +812,7 @@ on_both_databases! {
             );
             assert!(deleted.unwrap_or_else(|error| panic!("round {n}: {error}")));
             match made {
-                Ok(GrantCreation::Created | GrantCreation::SessionEnded) | Err(StoreError::Conflict(_)) => {}
+                Ok(GrantCreation::Created | GrantCreation::Ended) | Err(StoreError::Conflict(_)) => {}
                 other => panic!("round {n}: {other:?}"),
             }
             assert!(store.grant(&id).await.expect("an answer").is_none());
@@ -822,7 +825,7 @@ on_both_databases! {
         for change in ["password", "disabled"] {
             let (mine, theirs) = (SessionId::from_random(fresh()), SessionId::from_random(fresh()));
             let hash = if change == "password" { HASH } else { "new hash" };
-            let new = NewSession { password_hash: Secret::new(hash.to_owned()), ..session_of(&user, &mine, 1, FAR) };
+            let new = NewSession { proof: Proof::Password(Secret::new(hash.to_owned())), ..session_of(&user, &mine, 1, FAR) };
             begin(store, new, None, NOW).await;
             begin(store, session_of(&other, &theirs, 2, FAR), None, NOW).await;
             let grants = [

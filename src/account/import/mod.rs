@@ -160,6 +160,8 @@ impl<'a> Importer<'a> {
             email: record.email,
             email_verified: record.email_verified,
             claims: if dry { serde_json::Map::new() } else { record.claims },
+            roles: record.roles,
+            groups: record.groups,
             password_hash: password_hash.filter(|_| !dry),
             disabled_at: record.disabled.then(|| app.now()),
         })
@@ -260,6 +262,9 @@ mod tests {
             email: email.map(str::to_owned),
             email_verified: false,
             claims: serde_json::Map::new(),
+            roles: vec!["student".to_owned()],
+            groups: Vec::new(),
+            partner: None,
             disabled_at: None,
             updated_at: Timestamp(0),
         }

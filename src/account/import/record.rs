@@ -12,11 +12,11 @@ use crate::crypto::password;
 use crate::crypto::secret::Secret;
 use crate::protocol::claims::{is_settable, supported};
 use crate::protocol::ids::UserId;
-use crate::protocol::user::{canonical_email, checked_username};
+use crate::protocol::user::{canonical_email, checked_labels, checked_username};
 
 /// Members that are no claims.
-const OWN_MEMBERS: [&str; 8] =
-    ["username", "email", "email_verified", "password", "password_hash", "disabled", "sub", "id"];
+const OWN_MEMBERS: [&str; 10] =
+    ["username", "email", "email_verified", "password", "password_hash", "disabled", "roles", "groups", "sub", "id"];
 
 /// A person to import; names are canonical.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Record {
     pub email: Option<String>,
     pub email_verified: bool,
     pub claims: Map<String, Value>,
+    pub roles: Vec<String>,
+    pub groups: Vec<String>,
     pub disabled: bool,
     pub password: Password,
 }
@@ -57,11 +59,12 @@ impl Record {
         let id = id(&mut members)?;
         let email_verified = flag(&mut members, "email_verified")?;
         let disabled = flag(&mut members, "disabled")?;
+        let (roles, groups) = (labels(&mut members, "roles")?, labels(&mut members, "groups")?);
         let password = password(&mut members)?;
         for (name, value) in &members {
             check_claim(name, value)?;
         }
-        Ok(Self { id, username, email, email_verified, claims: members, disabled, password })
+        Ok(Self { id, username, email, email_verified, claims: members, roles, groups, disabled, password })
     }
 }
 
@@ -141,6 +144,16 @@ fn flag(members: &mut Map<String, Value>, name: &'static str) -> Result<bool, Im
     }
 }
 
+fn labels(members: &mut Map<String, Value>, name: &'static str) -> Result<Vec<String>, ImportError> {
+    let refused = || ImportError::WrongType {
+        member: name.to_owned(),
+        expected: "a list of at most 100 words, each of at most 64 characters without white space",
+    };
+    let Some(value) = members.remove(name) else { return Ok(Vec::new()) };
+    let labels: Vec<String> = serde_json::from_value(value).map_err(|_| refused())?;
+    checked_labels(labels).map_err(|_| refused())
+}
+
 /// OpenID Connect Core §2 gives a `sub` at most 255 ASCII characters; white space in one would only confuse.
 fn id(members: &mut Map<String, Value>) -> Result<Option<UserId>, ImportError> {
     let id = match (text(members, "sub")?, text(members, "id")?) {
@@ -218,12 +231,14 @@ mod tests {
         let record = parse(
             r#"{"sub":"00u1-7","username":"alice","email":"Alice@Example.com","email_verified":true,"name":"Alice A.",
                 "phone_number_verified":false,"address":{"country":"NO"},"nickname":null,"disabled":true,
+                "roles":["student","student"],"groups":["year-7"],
                 "password_hash":"$2y$04$vAxkDXhZEZNAKEU.tLX3yerV3SlunaDGnoKTau7ZaeTOoVkp0jAG2"}"#,
         )
         .expect("a record");
         assert_eq!(record.id, Some(UserId::new("00u1-7")));
         assert_eq!((record.username.as_deref(), record.email.as_deref()), (Some("alice"), Some("alice@example.com")));
         assert!(record.email_verified && record.disabled);
+        assert_eq!((&record.roles[..], &record.groups[..]), (&["student".to_owned()][..], &["year-7".to_owned()][..]));
         let mut claims: Vec<&String> = record.claims.keys().collect();
         claims.sort();
         assert_eq!(claims, ["address", "name", "phone_number_verified"]);
@@ -276,7 +291,9 @@ mod tests {
             (r#"{"username":"a b"}"#, "white space"),
             (r#"{"email":"nonsense"}"#, "e-mail"),
             (r#"{"username":"a","email_verified":"yes"}"#, "`email_verified` must be true or false"),
-            (r#"{"username":"a","roles":["x"]}"#, "`roles`"),
+            (r#"{"username":"a","roles":"x"}"#, "`roles` must be a list"),
+            (r#"{"username":"a","groups":["x y"]}"#, "`groups` must be a list"),
+            (r#"{"username":"a","role":["x"]}"#, "did you mean `roles`?"),
             (r#"{"username":"a","e-mail":"a@b.c"}"#, "did you mean `email`?"),
             (r#"{"username":"a","pasword_hash":"x"}"#, "did you mean `password_hash`?"),
             (r#"{"username":"a","updated_at":1}"#, "`updated_at`"),

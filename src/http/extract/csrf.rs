@@ -50,6 +50,12 @@ pub fn refuse_foreign(web: &Web, headers: &HeaderMap) -> Result<(), PageError> {
     if is_same_origin(headers, web.app.config.issuer.origin()) { Ok(()) } else { Err(PageError::foreign_form()) }
 }
 
+/// Whether a call may use the cookies that came with it. A program that is no browser says nothing of an origin and has
+/// no cookies but its own.
+pub fn is_own_call(web: &Web, headers: &HeaderMap) -> bool {
+    is_same_origin(headers, web.app.config.issuer.origin())
+}
+
 /// What the browser says of where a form came from. One that says nothing is no browser of today; the token decides.
 ///
 /// Our pages send no referrer, and for a form of such a page `Origin` is `null`; `Sec-Fetch-Site` then tells it from

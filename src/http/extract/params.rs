@@ -53,6 +53,11 @@ fn parse(encoded: &[u8]) -> Result<Params, Error> {
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
+    is_media_type(headers, "application/x-www-form-urlencoded")
+}
+
+/// Whether a body is of this type, in UTF-8.
+pub(super) fn is_media_type(headers: &HeaderMap, expected: &str) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next().and_then(|value| value.to_str().ok()), values.next()) else {
         return false;
@@ -65,5 +70,5 @@ fn is_form(headers: &HeaderMap) -> bool {
         }
         _ => true,
     };
-    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") && parts.all(utf8)
+    media_type.eq_ignore_ascii_case(expected) && parts.all(utf8)
 }

@@ -112,7 +112,8 @@ async fn proceed(
 pub fn next(web: &Web, ticket: &Ticket, client: &Client, visitor: Option<&Visitor>) -> Step {
     let session = visitor.map(|visitor| &visitor.signed_in.session);
     let consent = visitor.and_then(|visitor| visitor.consent.as_ref());
-    interaction::next(&ticket.request, client, session, consent, ticket.progress(), web.app.now())
+    let (app, progress) = (&web.app, ticket.progress());
+    interaction::next(&ticket.request, client, &app.metadata, session, consent, progress, app.now())
 }
 
 /// Sends the browser to one of our pages with the ticket.
@@ -140,6 +141,7 @@ async fn issue(
         client_id: client.id.clone(),
         user_id: signed_in.user.id,
         session_id: Some(signed_in.session.id),
+        api_key_id: signed_in.session.key.map(|key| key.kid),
         scope,
         resources: request.resources,
         claims: request.claims,
@@ -155,14 +157,14 @@ async fn issue(
     };
     let new = NewGrant {
         grant,
-        code_hash: code.hash(),
+        code_hash: Some(code.hash()),
         refresh_seed: random_bytes(app.rng.as_ref()),
         expires_at: unredeemed_row_expiry(app, now),
     };
     match app.store.create_grant(new, now).await.map_err(Fault::from)? {
         GrantCreation::Created => deliver(web, target.code(code.expose()), Some(client)),
         GrantCreation::IdUsed => Err(PageError::already_completed(client)),
-        GrantCreation::SessionEnded => Err(PageError::ticket_expired()),
+        GrantCreation::Ended => Err(PageError::ticket_expired()),
     }
 }
 

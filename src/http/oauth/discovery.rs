@@ -32,7 +32,7 @@ impl Document {
         Self { body, etag, media_type }
     }
 
-    fn answer(self, headers: &HeaderMap) -> Response {
+    pub fn answer(self, headers: &HeaderMap) -> Response {
         let known = headers.get_all(IF_NONE_MATCH).iter();
         let mut known = known.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim);
         // RFC 9110 §13.1.2: weakly, and `*` is any.

@@ -5,20 +5,29 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
+use crate::account::api_keys::{self, Rejected};
 use crate::account::audit::{self, About};
+use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::crypto::digest::constant_time_eq;
 use crate::http::error::{Fault, TokenError};
 use crate::http::extract::client::Unproven;
+use crate::http::extract::peer::ClientAddress;
 use crate::http::{Shared, Web, respond};
 use crate::issue::{self, Minted, Tokens};
 use crate::live;
+use crate::protocol::api_key::ApiKeyRecord;
 use crate::protocol::client::{Client, GrantType};
+use crate::protocol::error::Error;
+use crate::protocol::grant::api_key::TOKEN_TYPE_ACCESS_TOKEN;
 use crate::protocol::grant::{
-    Effect, Grant as _, GrantRecord, Issuance, Refusal, TokenRequest, authorization_code, refresh_token,
+    Effect, Grant as _, GrantRecord, Issuance, Refusal, TokenRequest, api_key, authorization_code, refresh_token,
 };
+use crate::protocol::ids::GrantId;
 use crate::protocol::params::Params;
+use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
+use crate::store::Result as StoreResult;
 use crate::store::events::EventKind;
 use crate::store::grants::StoredGrant;
 use crate::telemetry::metrics;
@@ -27,10 +36,14 @@ use crate::telemetry::metrics;
 /// moved on, so the second decision is final but for a third request in between.
 const TRIES: usize = 8;
 
-pub async fn token(State(web): State<Shared>, request: Result<Unproven, TokenError>) -> Result<Response, TokenError> {
+pub async fn token(
+    State(web): State<Shared>,
+    address: ClientAddress,
+    request: Result<Unproven, TokenError>,
+) -> Result<Response, TokenError> {
     let grant_type = request.as_ref().map_or(metrics::UNSUPPORTED, |request| grant_type(&request.params));
     let answer = match request {
-        Ok(request) => answer(&web, request).await,
+        Ok(request) => answer(&web, address, request).await,
         Err(error) => Err(error),
     };
     metrics::token_request(
@@ -46,25 +59,48 @@ fn grant_type(params: &Params) -> &'static str {
     known.map_or(metrics::UNSUPPORTED, GrantType::as_str)
 }
 
-async fn answer(web: &Web, request: Unproven) -> Result<Response, TokenError> {
+async fn answer(web: &Web, address: ClientAddress, request: Unproven) -> Result<Response, TokenError> {
     let caller = request.prove(web).await?;
     let client = caller.client();
+    let tokens = tokens(&web.app, client, address, || TokenRequest::parse(&caller.params, client)).await?;
+    let mut body = body(tokens);
+    // RFC 8693 §2.2.1
+    if caller.params.get("grant_type") == Some(GrantType::TokenExchange.as_str()) {
+        body.insert("issued_token_type".to_owned(), TOKEN_TYPE_ACCESS_TOKEN.into());
+    }
+    Ok(respond::json(StatusCode::OK, &body))
+}
+
+/// The tokens for a request, which is read anew for each round that another request on the same grant was faster.
+pub async fn tokens(
+    app: &App,
+    client: &Client,
+    address: ClientAddress,
+    request: impl Fn() -> Result<TokenRequest, Error>,
+) -> Result<Tokens, TokenError> {
     for _ in 0..TRIES {
-        if let Some(tokens) = attempt(&web.app, client, &caller.params).await? {
-            return Ok(respond::json(StatusCode::OK, &body(*tokens)));
+        if let Some(tokens) = attempt(app, client, address, request()?).await? {
+            return Ok(*tokens);
         }
     }
     Err(Fault::transient("a grant was overtaken again and again").into())
 }
 
 /// One round of load, decide, mint; `None` where another request on the same grant was faster.
-async fn attempt(app: &App, client: &Client, params: &Params) -> Result<Option<Box<Tokens>>, TokenError> {
-    let (decided, seed) = decide(app, client, params).await?;
+async fn attempt(
+    app: &App,
+    client: &Client,
+    address: ClientAddress,
+    request: TokenRequest,
+) -> Result<Option<Box<Tokens>>, TokenError> {
+    // One time for the whole, so that what was decided to last so long does.
+    let now = app.now();
+    let (decided, seed) = decide(app, client, address, request, now).await?;
     let issuance = match decided {
         Ok(issuance) => issuance,
         Err(refusal) => return Err(refuse(app, client, refusal).await),
     };
-    match issue::mint(app, client, issuance, &seed, app.now()).await? {
+    match issue::mint(app, client, issuance, &seed, now).await? {
         Minted::Tokens(tokens) => Ok(Some(tokens)),
         Minted::Overtaken => Ok(None),
     }
@@ -74,11 +110,12 @@ async fn attempt(app: &App, client: &Client, params: &Params) -> Result<Option<B
 async fn decide(
     app: &App,
     client: &Client,
-    params: &Params,
+    address: ClientAddress,
+    request: TokenRequest,
+    now: Timestamp,
 ) -> Result<(Result<Issuance, Refusal>, Vec<u8>), TokenError> {
     let metadata = &app.metadata;
-    let now = app.now();
-    Ok(match TokenRequest::parse(params, client)? {
+    Ok(match request {
         TokenRequest::AuthorizationCode(request) => {
             let stored = match &request.code {
                 None => None,
@@ -87,23 +124,47 @@ async fn decide(
                     stored.filter(|stored| constant_time_eq(&stored.code_hash, &code.hash()))
                 }
             };
-            let (grant, user, seed) = parts(stored);
-            (request.decide(client, metadata, authorization_code::Facts { grant, user }, now), seed)
+            let Parts { grant, user, key, seed } = parts(app, stored).await?;
+            (request.decide(client, metadata, authorization_code::Facts { grant, user, key }, now), seed)
         }
         TokenRequest::RefreshToken(request) => {
             let found = live::refresh_token(app, &request.unverified_token).await?;
             let generation = found.as_ref().map_or(0, |(_, generation)| *generation);
-            let (grant, user, seed) = parts(found.map(|(stored, _)| stored));
-            (request.decide(client, metadata, refresh_token::Facts { grant, generation, user }, now), seed)
+            let Parts { grant, user, key, seed } = parts(app, found.map(|(stored, _)| stored)).await?;
+            (request.decide(client, metadata, refresh_token::Facts { grant, generation, user, key }, now), seed)
+        }
+        TokenRequest::ApiKey(request) => {
+            let key = match api_keys::check(app, &request.unverified_key, address.0).await? {
+                Ok(key) => Some(key),
+                Err(Rejected::Bad) => None,
+                Err(Rejected::Throttled { retry_after }) => return Err(TokenError::throttled(retry_after)),
+            };
+            let facts = api_key::Facts {
+                // Where it may be used from was checked with the rest.
+                admitted: key.is_some(),
+                key: key.and_then(|key| Some((key.record.clone(), key.user.clone()?))),
+                grant_id: GrantId::from_random(random_bytes(app.rng.as_ref())),
+            };
+            let seed: [u8; 32] = random_bytes(app.rng.as_ref());
+            (request.decide(client, metadata, facts, now), seed.to_vec())
         }
         TokenRequest::ClientCredentials(request) => (request.decide(client, metadata, (), now), Vec::new()),
     })
 }
 
-type Parts = (Option<GrantRecord>, Option<User>, Vec<u8>);
+/// A grant with all that it leans on.
+#[derive(Default)]
+struct Parts {
+    grant: Option<GrantRecord>,
+    user: Option<User>,
+    key: Option<ApiKeyRecord>,
+    seed: Vec<u8>,
+}
 
-fn parts(stored: Option<StoredGrant>) -> Parts {
-    stored.map_or((None, None, Vec::new()), |stored| (Some(stored.grant), Some(stored.user), stored.refresh_seed))
+async fn parts(app: &App, stored: Option<StoredGrant>) -> StoreResult<Parts> {
+    let Some(stored) = stored else { return Ok(Parts::default()) };
+    let key = live::key_of_grant(app, &stored.grant, app.now()).await?;
+    Ok(Parts { grant: Some(stored.grant), user: Some(stored.user), key, seed: stored.refresh_seed })
 }
 
 /// Carries out what a refusal does besides its answer.

@@ -8,9 +8,11 @@ use http::{HeaderMap, StatusCode};
 
 use crate::http::Web;
 use crate::http::error::BearerError;
+use crate::http::extract::bearer::{self, Bearer};
 use crate::http::extract::params::{FormParams, QueryParams};
+use crate::http::extract::peer::ClientAddress;
 use crate::http::{Shared, respond};
-use crate::live;
+use crate::protocol::claims::ClaimsRequest;
 use crate::protocol::error::{Error, ErrorCode};
 use crate::protocol::params::Params;
 use crate::protocol::{claims, scope};
@@ -18,22 +20,24 @@ use crate::protocol::{claims, scope};
 pub async fn get(
     State(web): State<Shared>,
     headers: HeaderMap,
+    address: ClientAddress,
     QueryParams(query): QueryParams,
 ) -> Result<Response, BearerError> {
     let token = presented(&headers, &query?, None)?;
-    answer(&web, &token).await
+    answer(&web, address, &token).await
 }
 
 pub async fn post(
     State(web): State<Shared>,
     headers: HeaderMap,
+    address: ClientAddress,
     QueryParams(query): QueryParams,
     FormParams(form): FormParams,
 ) -> Result<Response, BearerError> {
     // A POST that carries its token in the header need not have a form at all.
     let form = if headers.contains_key(AUTHORIZATION) { form.ok() } else { Some(form?) };
     let token = presented(&headers, &query?, form.as_ref())?;
-    answer(&web, &token).await
+    answer(&web, address, &token).await
 }
 
 /// The one token of a request (RFC 6750 §2: exactly one method).
@@ -42,31 +46,26 @@ fn presented(headers: &HeaderMap, query: &Params, form: Option<&Params>) -> Resu
         return Err(Error::invalid_request("an access token must not be sent in the URL").into());
     }
     let in_body = form.and_then(|form| form.get("access_token"));
-    let mut lines = headers.get_all(AUTHORIZATION).iter();
-    let header = lines.next().map(|line| line.to_str().unwrap_or_default());
-    let twice = lines.next().is_some() || form.is_some_and(|form| form.is_repeated("access_token"));
-    match (header, in_body) {
-        _ if twice => Err(Error::invalid_request("more than one access token").into()),
-        (Some(_), Some(_)) => Err(Error::invalid_request("the access token came in the header and in the body").into()),
-        (None, Some(token)) => Ok(token.to_owned()),
-        (Some(header), None) => match header.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim().to_owned()),
-            _ => Err(BearerError::Missing),
-        },
-        (None, None) => Err(BearerError::Missing),
+    if form.is_some_and(|form| form.is_repeated("access_token")) {
+        return Err(Error::invalid_request("more than one access token").into());
+    }
+    match in_body {
+        Some(_) if headers.contains_key(AUTHORIZATION) => {
+            Err(Error::invalid_request("the access token came in the header and in the body").into())
+        }
+        Some(token) => Ok(token.to_owned()),
+        None => bearer::of_header(headers),
     }
 }
 
-async fn answer(web: &Web, token: &str) -> Result<Response, BearerError> {
-    let app = &web.app;
-    let refused = || Error::invalid_token("the access token is unknown, expired or revoked, or not for this issuer");
-    let live = live::access_token(app, token, app.now()).await?.ok_or_else(refused)?;
-    if !claims::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) {
-        return Err(refused().into());
-    }
-    let Some((grant, user)) = live.grant().filter(|_| live.scope.contains(scope::OPENID)) else {
+async fn answer(web: &Web, address: ClientAddress, token: &str) -> Result<Response, BearerError> {
+    let bearer = Bearer::find(&web.app, token, address).await?;
+    let scope = bearer.scope();
+    let Some(user) = bearer.user().filter(|_| scope.contains(scope::OPENID)) else {
         let error = Error::new(ErrorCode::InsufficientScope, "the access token lacks the scope openid");
         return Err(error.into());
     };
-    Ok(respond::json(StatusCode::OK, &claims::userinfo(user, &live.scope, &grant.claims)))
+    let none = ClaimsRequest::default();
+    let request = bearer.grant().map_or(&none, |grant| &grant.claims);
+    Ok(respond::json(StatusCode::OK, &claims::userinfo(user, scope, request)))
 }

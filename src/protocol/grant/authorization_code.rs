@@ -2,6 +2,7 @@
 
 use super::{Commit, Effect, Grant, GrantRecord, Issuance, Refusal, RevocationReason, Subject};
 use crate::crypto::digest::{base64url, sha256};
+use crate::protocol::api_key::ApiKeyRecord;
 use crate::protocol::client::{Client, GrantType};
 use crate::protocol::error::Error;
 use crate::protocol::ids::GrantId;
@@ -58,10 +59,11 @@ pub struct Facts {
     pub grant: Option<GrantRecord>,
     /// Its person; `None` once deleted.
     pub user: Option<User>,
+    /// The API key that the grant came from; `None` where it has none or the key is gone.
+    pub key: Option<ApiKeyRecord>,
 }
 
 impl Grant for AuthorizationCode {
-    const TYPE: GrantType = GrantType::AuthorizationCode;
     type Facts = Facts;
 
     fn parse(params: &Params) -> Result<Self, Error> {
@@ -99,17 +101,20 @@ impl Grant for AuthorizationCode {
             return Err(unknown().into());
         }
         let user = facts.user.filter(User::is_active).ok_or_else(unknown)?;
+        let key = super::live_key(&grant, facts.key, client, &user, now).map_err(|super::KeyEnded| unknown())?;
         let resources = super::narrow_resources(&grant.resources, &self.resources, metadata)?;
         let refreshes = client.metadata.allows(GrantType::RefreshToken);
-        let refresh_expires_at = refreshes.then(|| super::refresh_expiry(client, metadata, now));
+        let refresh_expires_at = refreshes.then(|| super::refresh_expiry(client, metadata, key.as_ref(), now));
+        let scope = metadata.scope_for(&metadata.allowed(&grant.scope, &user), &resources);
         Ok(Issuance {
             subject: Subject::User(Box::new(user)),
-            scope: metadata.scope_for(&grant.scope, &resources),
+            scope,
             resources,
             nonce: grant.nonce.clone(),
             refresh: refreshes.then_some(0),
             commit: Commit::RedeemCode { refresh_expires_at },
             grant: Some(grant),
+            key,
         })
     }
 }
@@ -128,7 +133,7 @@ mod tests {
     fn decide(query: &str, grant: Option<GrantRecord>, user: Option<User>) -> Result<Issuance, (ErrorCode, bool)> {
         let params = Params::parse(format!("code=x&{query}").as_bytes()).unwrap();
         let parsed = AuthorizationCode::parse(&params).unwrap();
-        let decided = parsed.decide(&client(false), &metadata(), Facts { grant, user }, NOW);
+        let decided = parsed.decide(&client(false), &metadata(), Facts { grant, user, key: None }, NOW);
         decided.map_err(|refusal| (refusal.error.code, refusal.effect != Effect::Nothing))
     }
 

@@ -1,7 +1,7 @@
 //! The client credentials grant (RFC 6749 §4.4): a token for the client itself. Nothing is stored for it.
 
 use super::{Commit, Grant, Issuance, Refusal, Subject};
-use crate::protocol::client::{Client, GrantType};
+use crate::protocol::client::Client;
 use crate::protocol::error::Error;
 use crate::protocol::metadata::Metadata;
 use crate::protocol::params::Params;
@@ -15,7 +15,6 @@ pub struct ClientCredentials {
 }
 
 impl Grant for ClientCredentials {
-    const TYPE: GrantType = GrantType::ClientCredentials;
     type Facts = ();
 
     fn parse(params: &Params) -> Result<Self, Error> {
@@ -45,6 +44,7 @@ impl Grant for ClientCredentials {
             scope: super::scope_for(metadata, &scope, &self.resources, self.scope.as_ref())?,
             resources: self.resources,
             grant: None,
+            key: None,
             nonce: None,
             refresh: None,
             commit: Commit::Nothing,
@@ -68,9 +68,9 @@ mod tests {
     #[test]
     fn a_client_gets_its_own_scopes_and_none_about_people() {
         for (query, expected) in [
-            ("", Ok("quiz.read pay")),
+            ("", Ok("quiz.read pay teach")),
             ("scope=pay", Ok("pay")),
-            ("resource=https://quiz.test", Ok("quiz.read")),
+            ("resource=https://quiz.test", Ok("quiz.read teach")),
             ("scope=pay&resource=https://quiz.test", Err(InvalidScope)),
             ("scope=openid", Err(InvalidScope)),
             ("scope=offline_access", Err(InvalidScope)),

@@ -2,14 +2,16 @@
 //! A decision is data: [`Issuance`] says what to sign and what to commit, [`Refusal`] what to answer and which
 //! consequence it has. `issue.rs` turns the former into tokens.
 
+pub mod api_key;
 pub mod authorization_code;
 pub mod client_credentials;
 pub mod refresh_token;
 
+use super::api_key::ApiKeyRecord;
 use super::claims::{Authentication, ClaimsRequest};
 use super::client::{Client, GrantType};
 use super::error::{Error, ErrorCode};
-use super::ids::{ClientId, GrantId, SessionId, UserId};
+use super::ids::{ApiKeyId, ClientId, GrantId, SessionId, UserId};
 use super::metadata::Metadata;
 use super::params::Params;
 use super::pkce::CodeChallenge;
@@ -17,13 +19,13 @@ use super::scope::ScopeSet;
 use super::time::{Span, Timestamp};
 use super::user::User;
 
+use api_key::ApiKeyGrant;
 use authorization_code::AuthorizationCode;
 use client_credentials::ClientCredentials;
 use refresh_token::RefreshToken;
 
 /// What every grant does.
 pub trait Grant: Sized {
-    const TYPE: GrantType;
     /// What the shell loads between `parse` and `decide`.
     type Facts;
 
@@ -42,11 +44,12 @@ pub trait Grant: Sized {
     ) -> Result<Issuance, Refusal>;
 }
 
-/// A token request whose parameters are in order; one variant for each [`GrantType`].
+/// A token request whose parameters are in order. Both spellings of the API-key grant are one.
 pub enum TokenRequest {
     AuthorizationCode(AuthorizationCode),
     RefreshToken(RefreshToken),
     ClientCredentials(ClientCredentials),
+    ApiKey(ApiKeyGrant),
 }
 
 impl TokenRequest {
@@ -62,6 +65,8 @@ impl TokenRequest {
             GrantType::AuthorizationCode => Self::AuthorizationCode(AuthorizationCode::parse(params)?),
             GrantType::RefreshToken => Self::RefreshToken(RefreshToken::parse(params)?),
             GrantType::ClientCredentials => Self::ClientCredentials(ClientCredentials::parse(params)?),
+            GrantType::ApiKey => Self::ApiKey(ApiKeyGrant::parse(params)?),
+            GrantType::TokenExchange => Self::ApiKey(ApiKeyGrant::parse_exchange(params)?),
         })
     }
 }
@@ -73,6 +78,8 @@ pub struct GrantRecord {
     pub client_id: ClientId,
     pub user_id: UserId,
     pub session_id: Option<SessionId>,
+    /// The API key that it was made from, and ends with.
+    pub api_key_id: Option<ApiKeyId>,
     pub scope: ScopeSet,
     pub resources: Vec<String>,
     pub claims: ClaimsRequest,
@@ -118,13 +125,32 @@ pub struct Issuance {
     pub scope: ScopeSet,
     /// The resources that the access token is for.
     pub resources: Vec<String>,
-    /// The grant behind it; none for client credentials.
+    /// The grant behind it; none for client credentials, nor for tokens from a key that cannot be refreshed.
     pub grant: Option<GrantRecord>,
+    /// The API key behind it.
+    pub key: Option<KeyUse>,
     /// Only in the ID token that answers a code.
     pub nonce: Option<String>,
     /// The generation of the refresh token to hand out.
     pub refresh: Option<u32>,
     pub commit: Commit,
+}
+
+/// A key that something is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    pub kid: ApiKeyId,
+    /// Nothing made from it lives longer.
+    pub expires_at: Timestamp,
+    /// Who acts for its person.
+    pub actor: Option<ClientId>,
+}
+
+impl KeyUse {
+    fn of(key: &ApiKeyRecord, client: &Client, user: &User) -> Self {
+        let actor = super::api_key::actor(Some(client), user).cloned();
+        Self { kid: key.kid.clone(), expires_at: key.expires_at, actor }
+    }
 }
 
 /// What must be true in the store before the answer leaves. Each is conditional: if the condition no longer holds,
@@ -140,6 +166,8 @@ pub enum Commit {
     },
     /// The same refresh token goes on; its rest begins anew.
     Touch,
+    /// The issuance's grant is new, and its key counts until it is written.
+    Create,
 }
 
 /// A request that gets no token.
@@ -207,9 +235,28 @@ fn scope_for(
     Ok(left)
 }
 
-/// When a refresh token issued now ends.
-fn refresh_expiry(client: &Client, metadata: &Metadata, now: Timestamp) -> Timestamp {
-    now + refresh_token_ttl(client, metadata)
+/// When a refresh token issued now ends: never after the key behind it.
+fn refresh_expiry(client: &Client, metadata: &Metadata, key: Option<&KeyUse>, now: Timestamp) -> Timestamp {
+    let by_itself = now + refresh_token_ttl(client, metadata);
+    key.map_or(by_itself, |key| by_itself.min(key.expires_at))
+}
+
+/// The key that a grant came from counts no longer.
+struct KeyEnded;
+
+/// The key that a grant came from, where it came from one.
+fn live_key(
+    grant: &GrantRecord,
+    key: Option<ApiKeyRecord>,
+    client: &Client,
+    user: &User,
+    now: Timestamp,
+) -> Result<Option<KeyUse>, KeyEnded> {
+    if grant.api_key_id.is_none() {
+        return Ok(None);
+    }
+    let key = key.filter(|key| key.is_live(now) && super::api_key::may_present(client, user)).ok_or(KeyEnded)?;
+    Ok(Some(KeyUse::of(&key, client, user)))
 }
 
 /// Lifetime of a client's refresh tokens, from the first one on.
@@ -227,7 +274,7 @@ pub(crate) mod tests {
     pub(crate) fn client(public: bool) -> Client {
         let metadata = ClientMetadata {
             grant_types: GrantType::ALL.to_vec(),
-            scope: "openid profile offline_access quiz.read pay".parse().unwrap(),
+            scope: "openid profile offline_access quiz.read pay teach".parse().unwrap(),
             token_endpoint_auth_method: public.then_some(AuthMethod::None),
             ..ClientMetadata::default()
         };
@@ -241,8 +288,27 @@ pub(crate) mod tests {
             email: None,
             email_verified: false,
             claims: serde_json::Map::new(),
+            roles: vec!["student".to_owned()],
+            groups: Vec::new(),
+            partner: None,
             disabled_at: None,
             updated_at: Timestamp(0),
+        }
+    }
+
+    pub(crate) fn api_key() -> ApiKeyRecord {
+        ApiKeyRecord {
+            kid: ApiKeyId::new("0123456789abcdef"),
+            owner: super::super::api_key::Owner::User(UserId::new("alice")),
+            name: "laptop".to_owned(),
+            scopes: "openid profile offline_access quiz.read teach".parse().unwrap(),
+            audiences: Vec::new(),
+            allowed_cidrs: Vec::new(),
+            exchange_only: false,
+            predecessor: None,
+            created_at: Timestamp(0),
+            expires_at: NOW + Span::days(10),
+            revoked_at: None,
         }
     }
 
@@ -252,10 +318,11 @@ pub(crate) mod tests {
             client_id: ClientId::new("app"),
             user_id: UserId::new("alice"),
             session_id: Some(SessionId::new("s")),
+            api_key_id: None,
             scope: "openid profile quiz.read".parse().unwrap(),
             resources: vec!["https://quiz.test".to_owned(), "https://any.test".to_owned()],
             claims: ClaimsRequest::default(),
-            authentication: Authentication { auth_time: Timestamp(1), acr: "a".into(), amr: vec![] },
+            authentication: Authentication { auth_time: Some(Timestamp(1)), acr: "a".into(), amr: vec![] },
             offline: false,
             nonce: Some("n".to_owned()),
             redirect_uri: Some("https://app.test/cb".to_owned()),
@@ -281,6 +348,9 @@ pub(crate) mod tests {
             ("grant_type=authorization_code", &all, Some(InvalidRequest)),
             ("grant_type=refresh_token", &all, Some(InvalidRequest)),
             ("grant_type=client_credentials", &all, None),
+            ("grant_type=urn:keyward:oauth:grant-type:api-key", &codes_only, Some(UnauthorizedClient)),
+            ("grant_type=urn:keyward:oauth:grant-type:api-key", &all, Some(InvalidRequest)),
+            ("grant_type=urn:ietf:params:oauth:grant-type:token-exchange", &all, Some(InvalidRequest)),
         ] {
             let parsed = TokenRequest::parse(&Params::parse(body.as_bytes()).unwrap(), client);
             assert_eq!(parsed.err().map(|e| e.code), expected, "{body}");

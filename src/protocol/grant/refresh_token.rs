@@ -2,7 +2,8 @@
 //! (RFC 9700 §4.14.2): generations are compared, never seconds alone.
 
 use super::{Commit, Effect, Grant, GrantRecord, Issuance, RefreshState, Refusal, RevocationReason, Subject};
-use crate::protocol::client::{Client, GrantType};
+use crate::protocol::api_key::ApiKeyRecord;
+use crate::protocol::client::Client;
 use crate::protocol::error::Error;
 use crate::protocol::metadata::Metadata;
 use crate::protocol::params::Params;
@@ -25,10 +26,18 @@ pub struct Facts {
     pub generation: u32,
     /// The grant's person; `None` once deleted.
     pub user: Option<User>,
+    /// The API key that the grant came from; `None` where it has none or the key is gone.
+    pub key: Option<ApiKeyRecord>,
+}
+
+impl RefreshToken {
+    /// A refresh that asks for nothing but what was granted.
+    pub const fn plain(unverified_token: String) -> Self {
+        Self { unverified_token, scope: None, resources: Vec::new() }
+    }
 }
 
 impl Grant for RefreshToken {
-    const TYPE: GrantType = GrantType::RefreshToken;
     type Facts = Facts;
 
     fn parse(params: &Params) -> Result<Self, Error> {
@@ -46,6 +55,7 @@ impl Grant for RefreshToken {
         let grant = facts.grant.filter(|grant| grant.client_id == client.id).ok_or_else(unknown)?;
         let state = live_state(&grant, client, now).ok_or_else(unknown)?;
         let user = facts.user.filter(User::is_active).ok_or_else(unknown)?;
+        let key = super::live_key(&grant, facts.key, client, &user, now).map_err(|super::KeyEnded| unknown())?;
         let (generation, commit) = match standing(facts.generation, &state, metadata, now) {
             Standing::Current if client.rotates_refresh_tokens(metadata.tokens.refresh_token_rotation) => {
                 (state.generation + 1, Commit::Rotate { from: state.generation })
@@ -59,7 +69,8 @@ impl Grant for RefreshToken {
             }
             Standing::Unissued => return Err(unknown().into()),
         };
-        let scope = narrow_scope(&grant.scope.intersection(&client.metadata.scope), self.scope.as_ref())?;
+        let granted = metadata.allowed(&grant.scope.intersection(&client.metadata.scope), &user);
+        let scope = narrow_scope(&granted, self.scope.as_ref())?;
         let resources = super::narrow_resources(&grant.resources, &self.resources, metadata)?;
         Ok(Issuance {
             subject: Subject::User(Box::new(user)),
@@ -69,6 +80,7 @@ impl Grant for RefreshToken {
             refresh: Some(generation),
             commit,
             grant: Some(grant),
+            key,
         })
     }
 }
@@ -138,7 +150,7 @@ mod tests {
         user: Option<User>,
     ) -> Result<Issuance, (ErrorCode, bool)> {
         let params = Params::parse(format!("refresh_token=x&{query}").as_bytes()).unwrap();
-        let facts = Facts { grant: Some(grant), generation, user };
+        let facts = Facts { grant: Some(grant), generation, user, key: None };
         let decided = RefreshToken::parse(&params).unwrap().decide(&client(public), &metadata(), facts, NOW);
         decided.map_err(|refusal| (refusal.error.code, refusal.effect != Effect::Nothing))
     }
@@ -192,7 +204,7 @@ mod tests {
         app.metadata.refresh_idle_ttl = Some(Span::hours(1));
         for (ago, expected) in [(Span::minutes(59), Some(Commit::Touch)), (Span::hours(1), None)] {
             let params = Params::parse(b"refresh_token=x").unwrap();
-            let facts = Facts { grant: Some(refreshed(0, ago)), generation: 0, user: Some(user()) };
+            let facts = Facts { grant: Some(refreshed(0, ago)), generation: 0, user: Some(user()), key: None };
             let decided = RefreshToken::parse(&params).unwrap().decide(&app, &metadata(), facts, NOW);
             assert_eq!(decided.ok().map(|issuance| issuance.commit), expected);
         }

@@ -2,6 +2,7 @@
 //! and has the same thing done rightly beside them. All of them run on both databases. Cases of endpoints that do not
 //! exist yet come with those; what another site may try in a real browser stands in `tests/browser/attacks.test.mjs`.
 
+mod api_keys;
 mod authorize;
 mod code;
 mod discovery;
@@ -96,6 +97,19 @@ const CASES: &[(u32, &str)] = &[
     (80, "longer life by rotation"),
     (81, "used up by an attempt that failed"),
     (82, "two generations old within the window"),
+    // Exchanging a key for tokens.
+    (90, "for a resource that the key is not for"),
+    (91, "for more than the key has"),
+    (93, "of keys that do not count, and of tokens"),
+    (94, "to be somebody else"),
+    (95, "by a public client"),
+    // API keys.
+    (97, "of somebody else"),
+    (98, "that make themselves more"),
+    (99, "that ended, and what they are told"),
+    (101, "shown twice"),
+    (102, "as a secret, and those of partners"),
+    (103, "guessed"),
     // Introspection, revocation, UserInfo.
     (104, "introspection by nobody"),
     (105, "introspection of what is none of one's business"),

@@ -221,6 +221,8 @@ on_both_databases! {
             email_verified: false,
             disabled_at: None,
             claims: Map::new(),
+            roles: Vec::new(),
+            groups: Vec::new(),
             password_hash: None,
         };
         let before = provider.row_counts().await;

@@ -8,11 +8,13 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use keyward::account::declared;
+use keyward::account::{api_keys, declared};
 use keyward::ambient::{Clock, SystemRng};
 use keyward::app::App;
 use keyward::config::{Sources, load};
+use keyward::crypto::api_key::ApiKey;
 use keyward::http::{Web, router};
+use keyward::protocol::api_key::Wish;
 use keyward::protocol::ids::{ClientId, UserId};
 use keyward::protocol::time::{Span, Timestamp};
 use keyward::protocol::user::LoginName;
@@ -36,7 +38,7 @@ pub fn challenge() -> &'static str {
 }
 
 /// What stands behind `issuer` and `listen`. `web` is confidential and asks for consent, `first` is first-party, `spa` is public, `machine` acts for itself,
-/// `rs` serves a resource. Secrets are the ids with `-secret` behind.
+/// `platform` turns keys into tokens, `rs` serves a resource. Secrets are the ids with `-secret` behind.
 pub const CONFIG: &str = r#"
 data_dir = "data"
 key_dir = "keys"
@@ -50,6 +52,11 @@ name = "quiz.read"
 description = "Read your quizzes"
 [[scopes]]
 name = "pay"
+[[scopes]]
+name = "teach"
+requires_role = "teacher"
+[sign_in_apis.api_key]
+client_id = "platform"
 [[resources]]
 uri = "https://quiz.test"
 scopes = ["quiz.read"]
@@ -70,7 +77,7 @@ logo_uri = "https://app.test/logo.png"
 redirect_uris = ["https://app.test/cb", "https://app.test/other"]
 post_logout_redirect_uris = ["https://app.test/bye"]
 grant_types = ["authorization_code", "refresh_token", "client_credentials"]
-scope = "openid profile email address phone offline_access quiz.read"
+scope = "openid profile email address phone roles groups offline_access quiz.read"
 [[clients]]
 client_id = "first"
 client_secret = "first-secret"
@@ -100,6 +107,18 @@ client_secret = "machine-secret"
 grant_types = ["client_credentials"]
 scope = "quiz.read pay"
 [[clients]]
+client_id = "platform"
+client_secret = "platform-secret"
+grant_types = [
+    "urn:keyward:oauth:grant-type:api-key",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
+    "refresh_token",
+]
+scope = "openid profile email roles groups offline_access quiz.read teach"
+access_token_ttl = "7d"
+refresh_token_ttl = "30d"
+refresh_token_rotation = "never"
+[[clients]]
 client_id = "rs"
 client_secret = "rs-secret"
 grant_types = ["client_credentials"]
@@ -108,6 +127,8 @@ username = "alice"
 email = "alice@example.com"
 email_verified = true
 password = "correct horse"
+roles = ["student"]
+groups = ["year-7"]
 name = "Alice Archer"
 family_name = "Archer"
 given_name = "Alice"
@@ -234,6 +255,13 @@ pub async fn call(browser: &mut Browser, client_id: &str, path: &str, fields: &[
     TokenAnswer { status: page.status.as_u16(), body }
 }
 
+/// A call of the JSON API; `null` is no body at all.
+pub async fn json(browser: &mut Browser, method: &str, path: &str, body: Value, headers: &[(&str, &str)]) -> Page {
+    let (content_type, body) =
+        if body.is_null() { (None, String::new()) } else { (Some("application/json"), body.to_string()) };
+    browser.send_text(method.parse().expect("a method"), path, content_type, body, headers).await
+}
+
 impl Provider {
     pub async fn start(backend: Backend) -> Self {
         Self::start_with(backend, "https://id.test", "").await
@@ -354,6 +382,28 @@ impl Provider {
 
     pub async fn introspect(&self, client_id: &str, token: &str) -> Value {
         self.call(client_id, "/introspect", &[("token", token)]).await.body
+    }
+
+    /// A key of somebody with these scopes, separated by spaces.
+    pub async fn api_key(&self, username: &str, scopes: &str) -> ApiKey {
+        self.api_key_as(username, Wish { scopes: Some(scopes.parse().expect("scopes")), ..Wish::default() }).await
+    }
+
+    /// A key of somebody as they wish.
+    pub async fn api_key_as(&self, username: &str, wish: Wish) -> ApiKey {
+        let user = self.app.store.user(&self.user_id(username).await).await.expect("an answer").expect("a person");
+        let wish = Wish { name: "test".to_owned(), ..wish };
+        api_keys::mint_for_user(&self.app, &user, wish, None, None).await.expect("a key").key
+    }
+
+    /// A call of the JSON API.
+    pub async fn json(&self, method: &str, path: &str, body: Value, headers: &[(&str, &str)]) -> Page {
+        json(&mut self.browser(), method, path, body, headers).await
+    }
+
+    /// A call with a bearer credential and without a body.
+    pub async fn bearer(&self, method: &str, path: &str, credential: &str) -> Page {
+        self.json(method, path, Value::Null, &[("authorization", &format!("Bearer {credential}"))]).await
     }
 
     /// Rows of every table, by a connection of its own.

@@ -1,0 +1,186 @@
+//! API keys in use and in hand: one that was presented, and what its owner does with theirs. Bad keys are counted by
+//! the network that they come from, never by whose they claim to be, so nobody can lock an owner out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::audit::{self, About};
+use crate::ambient::random_bytes;
+use crate::app::App;
+use crate::crypto::api_key::ApiKey;
+use crate::keys::PEPPER_VERSION;
+use crate::limit::Action;
+use crate::live;
+use crate::protocol::api_key::{
+    ApiKeyRecord, DEFAULT_SCOPES, Kind, Owner, Terms, Unacceptable, Wish, ceiling_of, is_partner_scope, terms,
+};
+use crate::protocol::ids::{ApiKeyId, ClientId};
+use crate::protocol::scope::{PARTNER_USERS, ScopeSet};
+use crate::protocol::time::Span;
+use crate::protocol::user::User;
+use crate::store::Result;
+use crate::store::api_keys::{KeyCreation, KeyRotation, NewApiKey, StoredApiKey};
+use crate::store::events::EventKind;
+
+/// A key that was presented and is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Whatever is wrong with it.
+    Bad,
+    /// It is bad, and so were many others from there.
+    Throttled { retry_after: Span },
+}
+
+/// The key that a text is, if it counts here and now. One without the right checksum costs nobody anything; any other
+/// bad one takes a place of its network.
+pub async fn check(
+    app: &App,
+    text: &str,
+    from: Option<IpAddr>,
+) -> Result<std::result::Result<Arc<StoredApiKey>, Rejected>> {
+    let now = app.now();
+    if let Some(key) = live::api_key(app, text, from, now).await? {
+        app.store.note_key_use(&key, from, now);
+        return Ok(Ok(key));
+    }
+    if ApiKey::parse(text).is_none() {
+        return Ok(Err(Rejected::Bad));
+    }
+    Ok(Err(match app.limits.reserve(Action::ApiKey { from }, now).await? {
+        Ok(_) => Rejected::Bad,
+        Err(throttled) => Rejected::Throttled { retry_after: throttled.retry_after },
+    }))
+}
+
+/// A key that was just made. This is the only time that anybody sees it.
+pub struct Minted {
+    pub key: ApiKey,
+    pub record: ApiKeyRecord,
+}
+
+/// Why there is no new key.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    #[error(transparent)]
+    Unacceptable(#[from] Unacceptable),
+    #[error("the owner is disabled or gone")]
+    NoOwner,
+    #[error("the owner has as many keys as may be; revoke one first")]
+    TooMany,
+    #[error("the key does not count any more")]
+    NotLive,
+    #[error("the key was rotated before, and its successor counts; rotate or revoke that one")]
+    Replaced,
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+}
+
+/// Makes a key for a person. `default` are its scopes where the wish names none.
+pub async fn mint_for_user(
+    app: &App,
+    user: &User,
+    wish: Wish,
+    default: Option<&ScopeSet>,
+    address: Option<IpAddr>,
+) -> std::result::Result<Minted, MintError> {
+    let own = DEFAULT_SCOPES.parse().unwrap_or_default();
+    let ceiling = ceiling_of(user, &app.metadata);
+    let terms = terms(wish, default.unwrap_or(&own), ceiling, &app.metadata, app.config.api_keys, app.now())?;
+    mint(app, Owner::User(user.id.clone()), terms, address).await
+}
+
+/// Makes a key of a partner's own, for its administration.
+pub async fn mint_for_partner(app: &App, partner: &ClientId, wish: Wish) -> std::result::Result<Minted, MintError> {
+    let default = [PARTNER_USERS.to_owned()].into_iter().collect();
+    let terms = terms(wish, &default, is_partner_scope, &app.metadata, app.config.api_keys, app.now())?;
+    mint(app, Owner::Partner(partner.clone()), terms, None).await
+}
+
+async fn mint(
+    app: &App,
+    owner: Owner,
+    terms: Terms,
+    address: Option<IpAddr>,
+) -> std::result::Result<Minted, MintError> {
+    let minted = draw(app, owner, terms, None);
+    match app.store.create_api_key(stored(app, &minted), app.now()).await? {
+        KeyCreation::NoOwner => return Err(MintError::NoOwner),
+        KeyCreation::TooMany => return Err(MintError::TooMany),
+        KeyCreation::Created => {}
+    }
+    record(app, EventKind::ApiKeyCreated, &minted.record, address).await?;
+    Ok(minted)
+}
+
+/// Replaces a key by one of the same terms; the old one goes on for `overlap`, or until its own end. The new one lives
+/// as long as the old one was made for.
+pub async fn rotate(
+    app: &App,
+    old: &ApiKeyRecord,
+    overlap: Span,
+    address: Option<IpAddr>,
+) -> std::result::Result<Minted, MintError> {
+    let now = app.now();
+    let lifetime = (old.expires_at - old.created_at).min(app.config.api_keys.max_ttl);
+    let terms = Terms {
+        name: old.name.clone(),
+        scopes: old.scopes.clone(),
+        audiences: old.audiences.clone(),
+        allowed_cidrs: old.allowed_cidrs.clone(),
+        exchange_only: old.exchange_only,
+        expires_at: now + lifetime,
+    };
+    let minted = draw(app, old.owner.clone(), terms, Some(old.kid.clone()));
+    match app.store.rotate_api_key(old.kid.clone(), stored(app, &minted), now + overlap, now).await? {
+        KeyRotation::NotLive => return Err(MintError::NotLive),
+        KeyRotation::Replaced => return Err(MintError::Replaced),
+        KeyRotation::Rotated => {}
+    }
+    record(app, EventKind::ApiKeyRotated, &minted.record, address).await?;
+    Ok(minted)
+}
+
+/// Ends a key with everything that was made from it; `false` where it had ended by hand before.
+pub async fn revoke(app: &App, key: &ApiKeyRecord, reason: &'static str, address: Option<IpAddr>) -> Result<bool> {
+    let revoked = app.store.revoke_api_key(key.kid.clone(), reason, app.now()).await?;
+    if revoked {
+        record(app, EventKind::ApiKeyRevoked, key, address).await?;
+    }
+    Ok(revoked)
+}
+
+fn draw(app: &App, owner: Owner, terms: Terms, predecessor: Option<ApiKeyId>) -> Minted {
+    let kind = match &owner {
+        Owner::User(_) => Kind::User,
+        Owner::Partner(_) => Kind::Partner,
+    };
+    let key = ApiKey::new(kind, random_bytes(app.rng.as_ref()));
+    let record = ApiKeyRecord {
+        kid: key.kid.clone(),
+        owner,
+        name: terms.name,
+        scopes: terms.scopes,
+        audiences: terms.audiences,
+        allowed_cidrs: terms.allowed_cidrs,
+        exchange_only: terms.exchange_only,
+        predecessor,
+        created_at: app.now(),
+        expires_at: terms.expires_at,
+        revoked_at: None,
+    };
+    Minted { key, record }
+}
+
+fn stored(app: &App, minted: &Minted) -> NewApiKey {
+    let mac = minted.key.mac(&app.keys.server.api_keys);
+    NewApiKey { record: minted.record.clone(), mac, pepper: PEPPER_VERSION }
+}
+
+async fn record(app: &App, kind: EventKind, key: &ApiKeyRecord, address: Option<IpAddr>) -> Result<()> {
+    let (user_id, client_id) = match &key.owner {
+        Owner::User(id) => (Some(id), None),
+        Owner::Partner(id) => (None, Some(id)),
+    };
+    let detail = [("key_id", key.kid.as_str())];
+    audit::record(app, kind, About { user_id, client_id, address, detail: &detail }).await
+}

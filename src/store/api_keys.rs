@@ -1,0 +1,421 @@
+//! API keys: what proves them, whose they are, when they were last used.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use sqlx::any::AnyRow;
+use tokio::sync::Notify;
+
+use super::db::{Conn, Statement};
+use super::users::{self, user_columns};
+use super::{Result, Store, StoreError, column, from_json, grants, sessions, to_json};
+use crate::protocol::api_key::{ApiKeyRecord, Kind, MAX_LIVE_KEYS, Owner};
+use crate::protocol::ids::{ApiKeyId, ClientId, UserId};
+use crate::protocol::time::{Span, Timestamp};
+use crate::protocol::user::User;
+
+/// A key with what proves it, and its person.
+pub struct StoredApiKey {
+    pub record: ApiKeyRecord,
+    /// `None` for a partner's own.
+    pub user: Option<User>,
+    pub mac: Vec<u8>,
+    /// Which pepper the code was made with.
+    pub pepper: i64,
+    /// When its use was last noted, in epoch milliseconds; 0: never.
+    noted_at: AtomicI64,
+}
+
+impl StoredApiKey {
+    pub fn kind(&self) -> Kind {
+        match self.record.owner {
+            Owner::User(_) => Kind::User,
+            Owner::Partner(_) => Kind::Partner,
+        }
+    }
+}
+
+/// A key to write.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    pub record: ApiKeyRecord,
+    pub mac: [u8; 32],
+    pub pepper: i64,
+}
+
+/// What making a key came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyCreation {
+    Created,
+    /// The owner was disabled or deleted meanwhile.
+    NoOwner,
+    /// The owner has as many as may be.
+    TooMany,
+}
+
+/// What replacing a key came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRotation {
+    Rotated,
+    /// It does not count any more, or is not there.
+    NotLive,
+    /// Another key has taken its place already.
+    Replaced,
+}
+
+/// A key as its owner sees it in a list.
+#[derive(Clone, Debug)]
+pub struct ListedApiKey {
+    pub record: ApiKeyRecord,
+    pub last_used_at: Option<Timestamp>,
+    pub last_used_ip: Option<String>,
+}
+
+/// The columns that [`read`] wants, of `api_keys` as `k`.
+macro_rules! key_columns {
+    () => {
+        "k.kid, k.kind, k.user_id AS owner_id, k.client_id AS partner_id, k.name AS key_name, k.scopes, k.audiences, \
+         k.allowed_cidrs, k.exchange_only, k.predecessor, k.created_at, k.expires_at, k.revoked_at"
+    };
+}
+
+fn read(row: &AnyRow) -> Result<ApiKeyRecord> {
+    let corrupt = |why: &str| StoreError::Corrupt { what: "API key", why: why.to_owned() };
+    let kind: Kind = column::<String>(row, "kind")?.parse().map_err(|()| corrupt("unknown kind"))?;
+    let owner = match kind {
+        Kind::User => column::<Option<String>>(row, "owner_id")?.map(|id| Owner::User(UserId::new(id))),
+        Kind::Partner => column::<Option<String>>(row, "partner_id")?.map(|id| Owner::Partner(ClientId::new(id))),
+    };
+    Ok(ApiKeyRecord {
+        kid: ApiKeyId::new(column::<String>(row, "kid")?),
+        owner: owner.ok_or_else(|| corrupt("no owner"))?,
+        name: column(row, "key_name")?,
+        scopes: from_json("API key", column(row, "scopes")?)?,
+        audiences: from_json("API key", column(row, "audiences")?)?,
+        allowed_cidrs: from_json("API key", column(row, "allowed_cidrs")?)?,
+        exchange_only: column::<i64>(row, "exchange_only")? != 0,
+        predecessor: column::<Option<String>>(row, "predecessor")?.map(ApiKeyId::new),
+        created_at: Timestamp(column(row, "created_at")?),
+        expires_at: Timestamp(column(row, "expires_at")?),
+        revoked_at: column::<Option<i64>>(row, "revoked_at")?.map(Timestamp),
+    })
+}
+
+fn read_listed(row: &AnyRow) -> Result<ListedApiKey> {
+    Ok(ListedApiKey {
+        record: read(row)?,
+        last_used_at: column::<Option<i64>>(row, "used_at")?.map(Timestamp),
+        last_used_ip: column(row, "used_ip")?,
+    })
+}
+
+impl Store {
+    /// The key, alive or not, with its person; `None` where it was never given out. Answers from memory while no
+    /// change is known.
+    pub async fn api_key(&self, kid: &ApiKeyId) -> Result<Option<Arc<StoredApiKey>>> {
+        let known = &self.caches.api_keys;
+        if let Some(key) = known.get(kid).filter(|_| self.freshness.is_fresh()) {
+            return Ok(Some(key));
+        }
+        let before = known.before();
+        let sql = concat!(
+            "SELECT k.mac, k.pepper, n.used_at, ",
+            key_columns!(),
+            ", ",
+            user_columns!(),
+            " FROM api_keys k LEFT JOIN users u ON u.id = k.user_id LEFT JOIN api_key_uses n ON n.kid = k.kid
+             WHERE k.kid = $1"
+        );
+        let row = self.db.row(|| sqlx::query(sql).bind(kid.as_str().to_owned())).await?;
+        let Some(row) = row else { return Ok(None) };
+        let record = read(&row)?;
+        let key = Arc::new(StoredApiKey {
+            user: matches!(record.owner, Owner::User(_)).then(|| users::read(&row)).transpose()?,
+            record,
+            mac: column(&row, "mac")?,
+            pepper: column(&row, "pepper")?,
+            noted_at: AtomicI64::new(column::<Option<i64>>(&row, "used_at")?.unwrap_or_default()),
+        });
+        known.put(kid.clone(), before, &key);
+        Ok(Some(key))
+    }
+
+    /// Writes a new key, unless its owner is gone or has too many.
+    pub async fn create_api_key(&self, new: NewApiKey, now: Timestamp) -> Result<KeyCreation> {
+        let created = self.db.write(move |conn| {
+            Box::pin(async move {
+                if !hold_owner(conn, &new.record.owner).await? {
+                    return Ok(KeyCreation::NoOwner);
+                }
+                if live_keys(conn, &new.record.owner, now).await? >= MAX_LIVE_KEYS {
+                    return Ok(KeyCreation::TooMany);
+                }
+                insert(conn, &new).await?;
+                Ok(KeyCreation::Created)
+            })
+        });
+        created.await
+    }
+
+    /// Puts a key in the place of another, which goes on until `until` at most. Whatever the old one itself replaced
+    /// ends now, so that two of a line count at most.
+    pub async fn rotate_api_key(
+        &self,
+        old: ApiKeyId,
+        new: NewApiKey,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<KeyRotation> {
+        self.change(move |conn| Box::pin(async move { rotate(conn, &old, &new, until, now).await })).await
+    }
+
+    /// Ends a key with all that was made from it. `false` where it had ended by hand before, or is not there.
+    pub async fn revoke_api_key(&self, kid: ApiKeyId, reason: &'static str, now: Timestamp) -> Result<bool> {
+        self.change(move |conn| Box::pin(async move { revoke(conn, &kid, reason, now).await })).await
+    }
+
+    /// Up to `limit` keys of one owner, or of all, the newest first, after the one with id `after`.
+    pub async fn api_keys(
+        &self,
+        owner: Option<&Owner>,
+        after: Option<&ApiKeyId>,
+        limit: i64,
+    ) -> Result<Vec<ListedApiKey>> {
+        let sql = concat!(
+            "SELECT n.used_at, n.used_ip, ",
+            key_columns!(),
+            " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid
+             WHERE ($1 = '' OR k.user_id = $1) AND ($2 = '' OR k.client_id = $2)
+                 AND ($3 = '' OR (k.created_at, k.kid) < (SELECT a.created_at, a.kid FROM api_keys a WHERE a.kid = $3))
+             ORDER BY k.created_at DESC, k.kid DESC LIMIT $4"
+        );
+        let (user, client) = match owner {
+            None => (String::new(), String::new()),
+            Some(Owner::User(id)) => (id.as_str().to_owned(), String::new()),
+            Some(Owner::Partner(id)) => (String::new(), id.as_str().to_owned()),
+        };
+        let after = after.map_or("", ApiKeyId::as_str).to_owned();
+        let statement = || sqlx::query(sql).bind(user.clone()).bind(client.clone()).bind(after.clone()).bind(limit);
+        self.db.rows(statement).await?.iter().map(read_listed).collect()
+    }
+
+    /// One key as its owner sees it.
+    pub async fn listed_api_key(&self, kid: &ApiKeyId) -> Result<Option<ListedApiKey>> {
+        let sql = concat!(
+            "SELECT n.used_at, n.used_ip, ",
+            key_columns!(),
+            " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid WHERE k.kid = $1"
+        );
+        let row = self.db.row(|| sqlx::query(sql).bind(kid.as_str().to_owned())).await?;
+        row.as_ref().map(read_listed).transpose()
+    }
+}
+
+/// Locks the owner until the transaction ends; `false` where they are disabled or gone.
+async fn hold_owner(conn: &mut Conn, owner: &Owner) -> Result<bool> {
+    match owner {
+        Owner::User(id) => users::hold(conn, id).await,
+        Owner::Partner(id) => {
+            let done = sqlx::query("UPDATE clients SET id = id WHERE id = $1 AND disabled_at IS NULL")
+                .bind(id.as_str())
+                .execute(conn)
+                .await?;
+            Ok(done.rows_affected() > 0)
+        }
+    }
+}
+
+async fn live_keys(conn: &mut Conn, owner: &Owner, now: Timestamp) -> Result<i64> {
+    let (sql, id) = match owner {
+        Owner::User(id) => (
+            "SELECT COUNT(*) AS n FROM api_keys WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2",
+            id.as_str(),
+        ),
+        Owner::Partner(id) => (
+            "SELECT COUNT(*) AS n FROM api_keys WHERE client_id = $1 AND revoked_at IS NULL AND expires_at > $2",
+            id.as_str(),
+        ),
+    };
+    column(&sqlx::query(sql).bind(id).bind(now.millis()).fetch_one(conn).await?, "n")
+}
+
+/// Locks a key that counts until the transaction ends; `false` where it does not.
+pub(super) async fn hold(conn: &mut Conn, kid: &ApiKeyId, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query("UPDATE api_keys SET kid = kid WHERE kid = $1 AND revoked_at IS NULL AND expires_at > $2")
+        .bind(kid.as_str())
+        .bind(now.millis())
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+async fn insert(conn: &mut Conn, new: &NewApiKey) -> Result<()> {
+    let key = &new.record;
+    let (kind, user, client) = match &key.owner {
+        Owner::User(id) => (Kind::User, Some(id.as_str()), None),
+        Owner::Partner(id) => (Kind::Partner, None, Some(id.as_str())),
+    };
+    sqlx::query(
+        "INSERT INTO api_keys (kid, kind, user_id, client_id, name, scopes, audiences, allowed_cidrs, exchange_only,
+             mac, pepper, predecessor, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(key.kid.as_str())
+    .bind(kind.as_str())
+    .bind(user)
+    .bind(client)
+    .bind(key.name.as_str())
+    .bind(to_json("API key", &key.scopes)?)
+    .bind(to_json("API key", &key.audiences)?)
+    .bind(to_json("API key", &key.allowed_cidrs)?)
+    .bind(i64::from(key.exchange_only))
+    .bind(new.mac.to_vec())
+    .bind(new.pepper)
+    .bind(key.predecessor.as_ref().map(ApiKeyId::as_str))
+    .bind(key.created_at.millis())
+    .bind(key.expires_at.millis())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn rotate(
+    conn: &mut Conn,
+    old: &ApiKeyId,
+    new: &NewApiKey,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<KeyRotation> {
+    if !hold_owner(conn, &new.record.owner).await? || !hold(conn, old, now).await? {
+        return Ok(KeyRotation::NotLive);
+    }
+    let successor = sqlx::query(
+        "SELECT kid FROM api_keys WHERE predecessor = $1 AND revoked_at IS NULL AND expires_at > $2 LIMIT 1",
+    );
+    if successor.bind(old.as_str()).bind(now.millis()).fetch_optional(&mut *conn).await?.is_some() {
+        return Ok(KeyRotation::Replaced);
+    }
+    let row = sqlx::query("SELECT predecessor FROM api_keys WHERE kid = $1").bind(old.as_str());
+    let row = row.fetch_one(&mut *conn).await?;
+    if let Some(older) = column::<Option<String>>(&row, "predecessor")? {
+        revoke(conn, &ApiKeyId::new(older), "replaced", now).await?;
+    }
+    if until <= now {
+        revoke(conn, old, "replaced", now).await?;
+    } else {
+        sqlx::query("UPDATE api_keys SET expires_at = $2 WHERE kid = $1 AND expires_at > $2")
+            .bind(old.as_str())
+            .bind(until.millis())
+            .execute(&mut *conn)
+            .await?;
+        sessions::shorten_all_of_key(conn, old, until).await?;
+    }
+    insert(conn, new).await?;
+    Ok(KeyRotation::Rotated)
+}
+
+async fn revoke(conn: &mut Conn, kid: &ApiKeyId, reason: &'static str, now: Timestamp) -> Result<bool> {
+    let done =
+        sqlx::query("UPDATE api_keys SET revoked_at = $2, revoked_reason = $3 WHERE kid = $1 AND revoked_at IS NULL")
+            .bind(kid.as_str())
+            .bind(now.millis())
+            .bind(reason)
+            .execute(&mut *conn)
+            .await?;
+    sessions::end_all_of_key(conn, kid).await?;
+    grants::revoke_all_of_key(conn, kid, now).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// How often the use of one key is noted at most: a row that every request writes would make every request slow.
+const NOTE_EVERY: Span = Span::minutes(1);
+/// Uses that wait before they are written without waiting for the next round.
+const MANY: usize = 4096;
+/// Uses in one statement.
+const BATCH: usize = 128;
+
+/// Uses that were noted and are not written yet.
+#[derive(Default)]
+pub(super) struct PendingUses {
+    waiting: Mutex<Vec<Use>>,
+    many: Notify,
+}
+
+#[derive(Clone)]
+struct Use {
+    kid: ApiKeyId,
+    at: Timestamp,
+    from: Option<String>,
+}
+
+/// Only for keys that are still there, and never back in time.
+macro_rules! note_uses {
+    ($values:expr) => {
+        format!(
+            "WITH v (kid, used_at, used_ip) AS (VALUES {})
+             INSERT INTO api_key_uses (kid, used_at, used_ip)
+             SELECT v.kid, v.used_at, v.used_ip FROM v JOIN api_keys k ON k.kid = v.kid WHERE true
+             ON CONFLICT (kid) DO UPDATE SET used_at = excluded.used_at, used_ip = excluded.used_ip
+             WHERE api_key_uses.used_at < excluded.used_at",
+            $values
+        )
+    };
+}
+static NOTE_ONE: LazyLock<String> = LazyLock::new(|| note_uses!("($1, $2, $3)"));
+static NOTE_BATCH: LazyLock<String> = LazyLock::new(|| {
+    let row = |at: usize| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3);
+    note_uses!((0..BATCH).map(row).collect::<Vec<_>>().join(", "))
+});
+
+fn note(uses: &[Use]) -> Statement<'static> {
+    let sql = if uses.len() == 1 { NOTE_ONE.as_str() } else { NOTE_BATCH.as_str() };
+    uses.iter().fold(sqlx::query(sql), |statement, one| {
+        statement.bind(one.kid.as_str().to_owned()).bind(one.at.millis()).bind(one.from.clone())
+    })
+}
+
+impl Store {
+    /// Notes that a key was used; written soon, many at a time.
+    pub fn note_key_use(&self, key: &StoredApiKey, from: Option<IpAddr>, now: Timestamp) {
+        let noted_at = key.noted_at.load(Ordering::Relaxed);
+        let rested = noted_at == 0 || now >= Timestamp(noted_at) + NOTE_EVERY;
+        let first = |()| key.noted_at.compare_exchange(noted_at, now.millis(), Ordering::Relaxed, Ordering::Relaxed);
+        if !rested || first(()).is_err() {
+            return;
+        }
+        let from = from.map(|from| from.to_canonical().to_string());
+        let mut waiting = self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(Use { kid: key.record.kid.clone(), at: now, from });
+        if waiting.len() >= MANY {
+            self.key_uses.many.notify_one();
+        }
+    }
+
+    /// Returns once so many uses wait that they should not wait longer.
+    pub async fn many_key_uses(&self) {
+        self.key_uses.many.notified().await;
+    }
+
+    /// Writes the uses that wait. What cannot be written waits on.
+    pub async fn flush_key_uses(&self) -> Result<()> {
+        let mut uses = std::mem::take(&mut *self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        // In the order of the table, so that each of its pages is written once; of one key only the last.
+        uses.sort_by(|one, other| (&one.kid, other.at).cmp(&(&other.kid, one.at)));
+        uses.dedup_by(|later, first| later.kid == first.kid);
+        while !uses.is_empty() {
+            let count = if uses.len() >= BATCH { BATCH } else { 1 };
+            let batch = uses.split_off(uses.len() - count);
+            let again = batch.clone();
+            if let Err(error) = self.db.execute(move || note(&batch)).await {
+                let mut waiting = self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.extend(again);
+                waiting.extend(uses);
+                // A database that is away for long must not fill the memory.
+                waiting.truncate(16 * MANY);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
