@@ -63,10 +63,9 @@ Examples:
   keyward api-key create --partner acme --name backend";
 
 #[derive(Args)]
-#[group(id = "owner", required = true, multiple = false, args = ["user", "partner"])]
 pub struct CreateArgs {
     /// Whose key it is.
-    #[arg(long, value_name = "NAME-OR-ID")]
+    #[arg(long, value_name = "NAME-OR-ID", required_unless_present = "partner", conflicts_with = "partner")]
     user: Option<String>,
     /// A partner's own key, for /v1/partner.
     #[arg(long, value_name = "CLIENT-ID")]

@@ -14,12 +14,19 @@ use serde::{Deserialize, Serialize};
 use super::Global;
 use super::logging;
 use super::serve::{Signals, bind, bind_admin, run_services};
+use crate::account::{api_keys, declared};
 use crate::ambient::{Rng, SystemRng, random_token};
+use crate::app::App;
 use crate::config::{Config, Listen, Sources};
 use crate::crypto::secret::Secret;
 use crate::http::demo::{self, DemoConfig};
 use crate::http::serve::Bound;
 use crate::http::{Web, router};
+use crate::live;
+use crate::protocol::api_key::Wish;
+use crate::protocol::client::GrantType;
+use crate::protocol::user::LoginName;
+use crate::store::users::REALM_DIRECT;
 
 #[derive(Args)]
 pub struct DevArgs {
@@ -40,6 +47,9 @@ struct Credentials {
     issuer: String,
     user: DemoUser,
     clients: DemoClients,
+    /// Of the demo user; made once there is somebody to have it.
+    #[serde(default)]
+    api_key: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,12 +62,25 @@ struct DemoUser {
 struct DemoClients {
     demo: DemoClient,
     service: DemoClient,
+    /// Absent in what an earlier release wrote.
+    #[serde(default = "DemoClient::unnamed")]
+    platform: DemoClient,
 }
 
 #[derive(Serialize, Deserialize)]
 struct DemoClient {
     client_id: String,
     client_secret: String,
+}
+
+impl DemoClient {
+    fn new(id: &str, rng: &dyn Rng) -> Self {
+        Self { client_id: id.to_owned(), client_secret: random_token::<32>(rng) }
+    }
+
+    const fn unnamed() -> Self {
+        Self { client_id: String::new(), client_secret: String::new() }
+    }
 }
 
 pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
@@ -67,7 +90,8 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
     fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
     let issuer = format!("http://localhost:{}", args.port);
     let demo_url = format!("http://localhost:{}", args.demo_port);
-    let credentials = credentials(&data.join("dev-credentials.json"), &issuer, &SystemRng)?;
+    let credentials_file = data.join("dev-credentials.json");
+    let credentials = credentials(&credentials_file, &issuer, &SystemRng)?;
     let config_file = data.join("dev.toml");
     write_private(&config_file, &configuration(&args, &dir, &demo_url, &credentials)?)?;
 
@@ -77,7 +101,7 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
     // Its own inline secrets are no news to anybody.
     let config = crate::config::load(sources)?.config;
     let logging = logging::start(&config)?;
-    let start = Start { config, credentials, config_file, demo_url, demo_port: args.demo_port };
+    let start = Start { config, credentials, credentials_file, config_file, demo_url, demo_port: args.demo_port };
     let outcome = serve(start, signals).await;
     logging.finish().await;
     outcome
@@ -87,13 +111,14 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
 struct Start {
     config: Config,
     credentials: Credentials,
+    credentials_file: PathBuf,
     config_file: PathBuf,
     demo_url: String,
     demo_port: u16,
 }
 
 async fn serve(start: Start, signals: Signals) -> anyhow::Result<()> {
-    let Start { config, credentials, config_file, demo_url, demo_port } = start;
+    let Start { config, mut credentials, credentials_file, config_file, demo_url, demo_port } = start;
     let bound = bind(&config).await?;
     let admin = bind_admin(&config).await?;
     let demo_listener = Bound::bind(&Listen::Tcp(format!("127.0.0.1:{demo_port}"))).await?;
@@ -109,6 +134,7 @@ async fn serve(start: Start, signals: Signals) -> anyhow::Result<()> {
     });
     let mut services: Vec<_> = bound.into_iter().map(|bound| (bound, routes.clone())).collect();
     services.push((demo_listener, demo));
+    demo_key(&app, &mut credentials, &credentials_file).await?;
     print(&app.metadata.issuer, &demo_url, &credentials, &config_file);
     run_services(&app, services, admin, signals).await
 }
@@ -119,18 +145,44 @@ fn credentials(path: &Path, issuer: &str, rng: &dyn Rng) -> anyhow::Result<Crede
         Ok(text) => serde_json::from_str(&text)
             .with_context(|| format!("{} cannot be read; delete it to get new credentials", path.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let client = |id: &str| DemoClient { client_id: id.to_owned(), client_secret: random_token::<32>(rng) };
+            let client = |id: &str| DemoClient::new(id, rng);
             Credentials {
                 issuer: String::new(),
                 user: DemoUser { username: "alice".to_owned(), password: random_token::<9>(rng) },
-                clients: DemoClients { demo: client("demo"), service: client("service") },
+                clients: DemoClients { demo: client("demo"), service: client("service"), platform: client("platform") },
+                api_key: None,
             }
         }
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
+    if credentials.clients.platform.client_id.is_empty() {
+        credentials.clients.platform = DemoClient::new("platform", rng);
+    }
     credentials.issuer = issuer.to_owned();
-    write_private(path, &format!("{}\n", serde_json::to_string_pretty(&credentials)?))?;
+    write_credentials(path, &credentials)?;
     Ok(credentials)
+}
+
+fn write_credentials(path: &Path, credentials: &Credentials) -> anyhow::Result<()> {
+    write_private(path, &format!("{}\n", serde_json::to_string_pretty(credentials)?))
+}
+
+/// The demo user's key: the one of an earlier start while it counts, or a new one.
+async fn demo_key(app: &App, credentials: &mut Credentials, path: &Path) -> anyhow::Result<()> {
+    declared::sync(app).await?;
+    if let Some(key) = &credentials.api_key
+        && live::api_key(app, key, None, app.now()).await?.is_some()
+    {
+        return Ok(());
+    }
+    let name = LoginName::parse(&credentials.user.username)?;
+    // Whoever renamed the demo user does without.
+    let Some((user, _)) = app.store.user_by_login(REALM_DIRECT, &name).await? else { return Ok(()) };
+    let scopes = "openid profile email roles groups offline_access demo.read".parse()?;
+    let wish = Wish { name: "demo".to_owned(), scopes: Some(scopes), ..Wish::default() };
+    let minted = api_keys::mint_for_user(app, &user, wish, None, None).await?;
+    credentials.api_key = Some(minted.key.expose().clone());
+    write_credentials(path, credentials)
 }
 
 /// Writes a file that only its owner reads, whole or not at all.
@@ -147,7 +199,7 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 fn configuration(args: &DevArgs, dir: &Path, demo_url: &str, credentials: &Credentials) -> anyhow::Result<String> {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let path = |name: &str| text(&dir.join(name).display().to_string());
-    let Credentials { issuer, user, clients } = credentials;
+    let Credentials { issuer, user, clients, .. } = credentials;
     Ok(format!(
         r#"# Written by `keyward dev` at each start; changes here are lost.
 issuer = {issuer}
@@ -170,7 +222,24 @@ client_uri = {demo_url}
 redirect_uris = [{callback}]
 post_logout_redirect_uris = [{signed_out}]
 grant_types = ["authorization_code", "refresh_token"]
-scope = "openid profile email offline_access demo.read"
+scope = "openid profile email roles groups offline_access demo.read"
+
+[[clients]]
+client_id = "platform"
+client_secret = {platform_secret}
+client_name = "Demo platform"
+grant_types = [
+    "urn:keyward:oauth:grant-type:api-key",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
+    "refresh_token",
+]
+scope = "openid profile email roles groups offline_access demo.read"
+access_token_ttl = "7d"
+refresh_token_ttl = "30d"
+refresh_token_rotation = "never"
+
+[sign_in_apis.api_key]
+client_id = "platform"
 
 [[clients]]
 client_id = "service"
@@ -185,6 +254,8 @@ username = {username}
 password = {password}
 email = "alice@example.com"
 email_verified = true
+roles = ["student"]
+groups = ["year-7"]
 name = "Alice Archer"
 given_name = "Alice"
 family_name = "Archer"
@@ -199,6 +270,7 @@ zoneinfo = "Europe/Oslo"
         demo_url = text(demo_url),
         callback = text(&format!("{demo_url}/callback")),
         signed_out = text(&format!("{demo_url}/signed-out")),
+        platform_secret = text(&clients.platform.client_secret),
         service_secret = text(&clients.service.client_secret),
         username = text(&user.username),
         password = text(&user.password),
@@ -206,7 +278,7 @@ zoneinfo = "Europe/Oslo"
 }
 
 fn print(issuer: &str, demo_url: &str, credentials: &Credentials, config_file: &Path) {
-    let Credentials { user, clients, .. } = credentials;
+    let Credentials { user, clients, api_key, .. } = credentials;
     let service = format!("{}:{}", clients.service.client_id, clients.service.client_secret);
     let token = format!("curl -s -u '{service}' -d grant_type=client_credentials -d scope=demo.read {issuer}/token");
     let access_token = format!("$({token} | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')");
@@ -215,12 +287,23 @@ fn print(issuer: &str, demo_url: &str, credentials: &Credentials, config_file: &
     println!("  discovery   {issuer}/.well-known/openid-configuration");
     println!("  demo app    {demo_url}\n");
     println!("  user        {}   password  {}", user.username, user.password);
-    for client in [&clients.demo, &clients.service] {
+    for client in [&clients.demo, &clients.service, &clients.platform] {
         println!("  client      {}   secret  {}", client.client_id, client.client_secret);
+    }
+    if let Some(key) = api_key {
+        println!("  API key     {key}   of {}", user.username);
     }
     println!("\nSign in: open {demo_url} in a browser. Or paste:\n");
     println!("  curl -s {issuer}/.well-known/openid-configuration");
     println!("  {token}");
     println!("  curl -s -u '{service}' -d \"token={access_token}\" {issuer}/introspect");
+    if let Some(key) = api_key {
+        let platform = format!("{}:{}", clients.platform.client_id, clients.platform.client_secret);
+        let grant = GrantType::ApiKey;
+        println!("  curl -s -H 'Authorization: Bearer {key}' {issuer}/v1/me");
+        println!("  curl -s -u '{platform}' -d grant_type={grant} -d api_key={key} {issuer}/token");
+        let body = format!("-H 'Content-Type: application/json' -d '{{\"api_key\":\"{key}\"}}'");
+        println!("  curl -s {body} {issuer}/v1/auth/api-key/login");
+    }
     println!("\nManage it: keyward --config {} user list\n", config_file.display());
 }

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod aisquare;
 mod api_keys;
 mod architecture;
 mod attacks;
@@ -14,6 +15,7 @@ mod deploy;
 mod durability;
 mod import;
 mod key_life;
+mod key_process;
 mod keys;
 mod login;
 mod logout;

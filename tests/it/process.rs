@@ -921,11 +921,13 @@ mod dev {
             text(user, "password"),
             text(&clients["demo"], "client_secret"),
             text(&clients["service"], "client_secret"),
+            text(&clients["platform"], "client_secret"),
+            text(&credentials, "api_key"),
         ] {
             assert!(printed.contains(part), "{part} is missing in:\n{printed}");
         }
         let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
-        assert_eq!(lines.len(), 3, "{printed}");
+        assert_eq!(lines.len(), 6, "{printed}");
         let answers: Vec<Value> = lines
             .iter()
             .map(|line| {
@@ -936,6 +938,12 @@ mod dev {
         assert_eq!(text(&answers[0], "issuer"), issuer);
         assert_eq!(text(&answers[1], "token_type"), "Bearer");
         assert_eq!((&answers[2]["active"], text(&answers[2], "client_id")), (&true.into(), "service"));
+        assert_eq!(text(&answers[3], "username"), text(user, "username"));
+        assert_eq!(answers[4]["expires_in"], 7 * 24 * 3600);
+        assert_eq!(
+            (&answers[5]["expires_in"], &answers[5]["refresh_expires_in"]),
+            (&604_800.into(), &2_592_000.into())
+        );
 
         let page = paste(&format!("curl -s {demo}/"));
         assert!(page.contains("<html"), "the demo app answers: {page}");

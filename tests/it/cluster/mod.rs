@@ -21,14 +21,14 @@ use crate::support::process::{Running, Site, over_the_wire};
 use crate::support::{Backend, CALLBACK, CONFIG, Doors, Page};
 
 /// The processes, by the doors they are reached at.
-struct Cluster {
-    sites: Vec<Site>,
-    running: Vec<Running>,
-    doors: Doors,
+pub struct Cluster {
+    pub sites: Vec<Site>,
+    pub running: Vec<Running>,
+    pub doors: Doors,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         Self::on(&Backend::Postgres.create(dir.path()).await, 2, "").await
     }
@@ -53,12 +53,12 @@ impl Cluster {
     }
 
     /// A command of the operator, at one of the hosts.
-    async fn operate(&self, host: usize, args: &[&str]) {
+    pub async fn operate(&self, host: usize, args: &[&str]) {
         self.sites[host].run(args).await.ok();
     }
 
     /// What holds at every door, within a second from now.
-    async fn within_a_second(&self, what: &str, mut holds: impl AsyncFnMut(usize) -> bool) {
+    pub async fn within_a_second(&self, what: &str, mut holds: impl AsyncFnMut(usize) -> bool) {
         let doors = self.sites.len();
         self.sites[0]
             .within_a_second(what, async || {
