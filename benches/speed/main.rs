@@ -295,7 +295,11 @@ async fn measure_rows(
         };
         let large = large_target.map(|target| target.median()).transpose()?;
         let small = small_target.median()?;
-        results.push(RowResult { row, round_trips: round_trips[nth], small, large, bare, against });
+        // How many keys there are is what such a row is about.
+        let shown = large.filter(|_| row.traffic.is_of_keys()).unwrap_or(small);
+        // Of chance over all keys, a small table says nothing: there it is another name for hot.
+        let large = large.filter(|_| !row.traffic.is_cold());
+        results.push(RowResult { row, round_trips: round_trips[nth], shown, small, large, bare, against });
     }
     if options.wants("process") {
         let peak = server.peak_resident()?;

@@ -71,7 +71,10 @@ pub struct RowResult {
     pub row: &'static Row,
     /// Statements that the database got for one operation, at as many connections, where they could be counted.
     pub round_trips: Option<f64>,
+    /// What stands in the table.
+    pub shown: Measured,
     pub small: Measured,
+    /// Where it can be held against `small`.
     pub large: Option<Measured>,
     pub bare: Measured,
     /// What the rate is held against.
@@ -80,7 +83,7 @@ pub struct RowResult {
 
 impl RowResult {
     fn ratio(&self) -> f64 {
-        self.small.per_second / self.against
+        self.shown.per_second / self.against
     }
 
     fn large_ratio(&self) -> Option<f64> {
@@ -145,7 +148,7 @@ impl Report {
                 Against::Bare => row.against.name(),
                 other => format!("{} {:.0}", other.name(), result.against),
             };
-            let own = result.small;
+            let own = result.shown;
             let _ = writeln!(
                 self.text,
                 "| {} | {:.0} | {:.2} | {:.2} | {:.0} | {} | {:.0} | {:.0} | {against} | {ratio:.2} | {:.2} | {aim} \
@@ -174,8 +177,8 @@ impl Report {
     /// Whether the numbers are Keyward's: who else was busy meanwhile.
     fn company(&mut self, results: &[RowResult]) {
         let most = |measured: fn(&RowResult) -> f64| results.iter().map(measured).fold(0.0, f64::max);
-        let (own, bare) = (most(|result| result.small.generator), most(|result| result.bare.generator));
-        let others = most(|result| result.small.others.max(result.bare.others));
+        let (own, bare) = (most(|result| result.shown.generator), most(|result| result.bare.generator));
+        let others = most(|result| result.shown.others.max(result.bare.others));
         let text = format!(
             "The load generator took at most {:.0} % of one core against Keyward and {:.0} % against the bare handler; \
              all other processes{} at most {:.0} %.",

@@ -10,7 +10,7 @@ use keyward::protocol::metadata::path;
 
 use crate::bare;
 use crate::client::{Answer, Connection, Script, Scripts};
-use crate::seed::{Alg, CALLBACK, Chain, Kind, SECRET, Site};
+use crate::seed::{Alg, CALLBACK, Chain, Kind, SECRET, Site, api_key};
 
 /// Connections of every run.
 pub const CONNECTIONS: usize = 64;
@@ -47,6 +47,34 @@ pub enum Traffic {
     UserInfo(Kind),
     Refresh(Kind),
     CodeFlow(Alg),
+    /// `GET /v1/me` with a key.
+    KeyMe(Keys),
+    KeyIntrospection(Keys),
+    /// The custom grant, without a refresh token.
+    KeyGrant(Alg),
+}
+
+/// Which keys of the table are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// So many, again and again.
+    Hot,
+    /// All, by chance.
+    Cold,
+}
+
+/// Keys in use at a time.
+const HOT_KEYS: i64 = 10_000;
+
+impl Traffic {
+    /// Its row stands for the large table, not for the small one.
+    pub fn is_of_keys(self) -> bool {
+        matches!(self, Self::KeyMe(_) | Self::KeyIntrospection(_) | Self::KeyGrant(_))
+    }
+
+    pub fn is_cold(self) -> bool {
+        matches!(self, Self::KeyMe(Keys::Cold) | Self::KeyIntrospection(Keys::Cold))
+    }
 }
 
 pub struct Row {
@@ -77,13 +105,19 @@ use Against::{Bare, ClientCredentials as Ratio, Rsa};
 use Alg::{Es256, Rs256};
 
 /// The code flow comes last: it alone adds rows.
-pub const ROWS: [Row; 11] = [
+pub const ROWS: [Row; 17] = [
     row("discovery", "discovery", Traffic::Get(path::OPENID_CONFIGURATION), Bare, 0.8).aim(0.95),
     row("jwks", "JWKS", Traffic::Get(path::JWKS), Bare, 0.8).aim(0.95),
     row("cc-rs256", "client credentials RS256", Traffic::ClientCredentials(Rs256), Rsa, 0.70).aim(0.85),
     row("cc-es256", "client credentials ES256", Traffic::ClientCredentials(Es256), Bare, 0.25).aim(0.40),
     row("introspection", "introspection, live token", Traffic::Introspection(kind(Rs256, true)), Bare, 0.2).aim(0.5),
     row("userinfo", "userinfo, live token", Traffic::UserInfo(kind(Rs256, true)), Bare, 0.2).aim(0.5),
+    row("key-me-hot", "API key at /v1/me, hot", Traffic::KeyMe(Keys::Hot), Bare, 0.5),
+    row("key-me-cold", "API key at /v1/me, cold", Traffic::KeyMe(Keys::Cold), Bare, 0.2),
+    row("key-introspection-hot", "API key, introspection, hot", Traffic::KeyIntrospection(Keys::Hot), Bare, 0.5),
+    row("key-introspection-cold", "API key, introspection, cold", Traffic::KeyIntrospection(Keys::Cold), Bare, 0.2),
+    row("key-grant-rs256", "API-key grant RS256", Traffic::KeyGrant(Rs256), Ratio(Rs256), 0.0),
+    row("key-grant-es256", "API-key grant ES256", Traffic::KeyGrant(Es256), Ratio(Es256), 0.0),
     row("refresh-rs256", "rotating refresh RS256", Traffic::Refresh(kind(Rs256, false)), Ratio(Rs256), 0.7),
     row("refresh-es256", "rotating refresh ES256", Traffic::Refresh(kind(Es256, false)), Ratio(Es256), 0.35),
     row("refresh-id-rs256", "… with an ID token RS256", Traffic::Refresh(kind(Rs256, true)), Ratio(Rs256), 0.4),
@@ -133,6 +167,75 @@ impl Script for Repeat {
         ensure!(answer.status == 200, "{}: {}", answer.status, answer.body());
         ensure!(answer.body.len() >= self.at_least, "an answer is too short: {}", answer.body());
         Ok(self.next.is_multiple_of(self.steps))
+    }
+}
+
+/// Requests with API keys, one key after the other.
+struct WithKeys {
+    address: SocketAddr,
+    traffic: Traffic,
+    authorization: String,
+    /// Keys in the table.
+    keys: i64,
+    turn: i64,
+    text: String,
+}
+
+impl WithKeys {
+    fn new(traffic: Traffic, site: &Site, nth: usize) -> Self {
+        let alg = if let Traffic::KeyGrant(alg) = traffic { alg } else { Rs256 };
+        let turn = i64::try_from(nth).unwrap_or_default();
+        Self { address: site.address, traffic, authorization: basic(alg), keys: site.keys, turn, text: String::new() }
+    }
+
+    fn number(&self) -> i64 {
+        match self.traffic {
+            Traffic::KeyMe(Keys::Cold) | Traffic::KeyIntrospection(Keys::Cold) => {
+                // The finaliser of splitmix64: as good as chance.
+                let mut x = self.turn.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                i64::try_from((x ^ (x >> 31)) % self.keys.cast_unsigned()).unwrap_or_default()
+            }
+            _ => {
+                // Spread over the table.
+                let used = self.keys.min(HOT_KEYS);
+                (self.turn % used) * (self.keys / used)
+            }
+        }
+    }
+}
+
+impl Script for WithKeys {
+    fn request(&mut self, out: &mut Vec<u8>) {
+        self.turn += CONNECTIONS as i64;
+        let key = api_key(self.number());
+        let (address, text) = (self.address, &mut self.text);
+        text.clear();
+        match self.traffic {
+            Traffic::KeyMe(_) => {
+                let bearer = format!("Bearer {}", key.expose());
+                write_request(text, address, "GET /v1/me", &[("authorization", &bearer)], None);
+            }
+            Traffic::KeyIntrospection(_) => {
+                let form = format!("token={}", key.expose());
+                let headers = [("authorization", self.authorization.as_str())];
+                write_request(text, address, "POST /introspect", &headers, Some(&form));
+            }
+            _ => {
+                let grant = keyward::protocol::client::GrantType::ApiKey;
+                let form = format!("grant_type={grant}&scope=profile&api_key={}", key.expose());
+                let headers = [("authorization", self.authorization.as_str())];
+                write_request(text, address, "POST /token", &headers, Some(&form));
+            }
+        }
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    fn answer(&mut self, answer: &Answer<'_>) -> anyhow::Result<bool> {
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.body());
+        ensure!(answer.body.len() >= 100, "an answer is too short: {}", answer.body());
+        Ok(true)
     }
 }
 
@@ -263,6 +366,9 @@ fn script(traffic: Traffic, site: &Site, nth: usize, tokens: &[String]) -> Box<d
             form: String::new(),
             text: String::new(),
         }),
+        Traffic::KeyMe(_) | Traffic::KeyIntrospection(_) | Traffic::KeyGrant(_) => {
+            Box::new(WithKeys::new(traffic, site, nth))
+        }
         Traffic::CodeFlow(alg) => {
             let line = format!(
                 "GET /authorize?client_id={}&response_type=code&redirect_uri={}&scope=openid+profile&state=a-state\

@@ -8,14 +8,16 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail, ensure};
-use keyward::account::declared;
+use keyward::account::{api_keys, declared};
 use keyward::ambient::{SystemClock, SystemRng, random_bytes, random_token};
 use keyward::app::App;
 use keyward::config::{Sources, load};
+use keyward::crypto::api_key::{ApiKey, ENTROPY};
 use keyward::crypto::digest::sha256;
 use keyward::crypto::password::{self, Cost};
 use keyward::crypto::refresh;
 use keyward::crypto::secret::Secret;
+use keyward::protocol::api_key::{self, Wish};
 use keyward::protocol::claims::{Authentication, ClaimsRequest};
 use keyward::protocol::grant::GrantRecord;
 use keyward::protocol::ids::{ClientId, GrantId, SessionId, UserId};
@@ -108,6 +110,19 @@ pub struct Site {
     chains: Vec<Vec<Chain>>,
     /// Session cookies, one for each connection.
     pub cookies: Vec<String>,
+    /// API keys in the table: one for each person, [`api_key`] of their numbers.
+    pub keys: i64,
+}
+
+/// The `n`-th API key of every site.
+pub fn api_key(n: i64) -> ApiKey {
+    let n = n.to_be_bytes();
+    let (kid, secret) = (sha256(&[b"kid".as_slice(), &n].concat()), sha256(&[b"secret".as_slice(), &n].concat()));
+    let mut random = [0; ENTROPY];
+    let (first, rest) = random.split_at_mut(ENTROPY - secret.len());
+    first.copy_from_slice(&kid[..first.len()]);
+    rest.copy_from_slice(&secret);
+    ApiKey::new(api_key::Kind::User, random)
 }
 
 impl Site {
@@ -122,7 +137,7 @@ impl Site {
         };
         let url = database.as_ref().map(|database| database.url.as_str());
         std::fs::write(dir.path().join("keyward.toml"), config(address, url))?;
-        let mut site = Self { dir, address, database, chains: Vec::new(), cookies: Vec::new() };
+        let mut site = Self { dir, address, database, chains: Vec::new(), cookies: Vec::new(), keys: rows };
 
         let loaded = load(Sources { files: vec![site.path("keyward.toml")], ..Sources::default() })?;
         let app = App::open(loaded.config, Arc::new(SystemClock), Arc::new(SystemRng)).await?;
@@ -133,6 +148,7 @@ impl Site {
         for (kind, _) in &origin.grants {
             site.chains.push(chains(&mut conn, &app, *kind, rows).await?);
         }
+        give_keys(&mut conn, backend, &app, &origin, rows).await?;
         site.cookies = begin_sessions(&mut conn, &app, &origin, sessions).await?;
         settle(&mut conn, backend).await?;
         conn.close().await?;
@@ -179,8 +195,14 @@ fn config(address: SocketAddr, database_url: Option<&str>) -> String {
 client_id = "{}"
 client_secret = "{SECRET}"
 redirect_uris = ["{CALLBACK}"]
-grant_types = ["authorization_code", "refresh_token", "client_credentials"]
+grant_types = [
+    "authorization_code",
+    "refresh_token",
+    "client_credentials",
+    "urn:keyward:oauth:grant-type:api-key",
+]
 scope = "openid profile email offline_access"
+introspection = "any"
 first_party = true
 refresh_token_rotation = "always"
 access_token_signed_response_alg = "{}"
@@ -346,7 +368,46 @@ async fn multiply(conn: &mut AnyConnection, backend: Backend, origin: &Origin, r
     Ok(())
 }
 
-/// Copies the rows of `table` that `origin` names once for each row of the series, with `own` columns of its own.
+/// Keys in one statement.
+const KEY_BATCH: i64 = 500;
+
+/// Gives everybody a key: the first by the store itself, the others as copies with what proves each.
+async fn give_keys(
+    conn: &mut AnyConnection,
+    backend: Backend,
+    app: &App,
+    origin: &Origin,
+    rows: i64,
+) -> anyhow::Result<()> {
+    let user = app.store.user(&origin.user_id).await?.context("the first person")?;
+    let scopes = Some("openid profile email".parse()?);
+    let wish = Wish { name: "bench".to_owned(), scopes, ..Wish::default() };
+    let first = api_keys::mint_for_user(app, &user, wish, None, None).await?;
+    let bytes = if backend == Backend::Sqlite { "BLOB" } else { "BYTEA" };
+    execute(conn, format!("CREATE TEMP TABLE key_seed (n BIGINT, kid TEXT, mac {bytes})")).await?;
+    for from in (0..rows).step_by(usize::try_from(KEY_BATCH)?) {
+        let numbers = from..(from + KEY_BATCH).min(rows);
+        let values: Vec<String> = (0..numbers.clone().count())
+            .map(|at| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3))
+            .collect();
+        let sql = format!("INSERT INTO key_seed (n, kid, mac) VALUES {}", values.join(", "));
+        let mut statement = sqlx::query(AssertSqlSafe(sql));
+        for n in numbers {
+            let key = api_key(n);
+            let mac = key.mac(&app.keys.server.api_keys).to_vec();
+            statement = statement.bind(n).bind(key.kid.as_str().to_owned()).bind(mac);
+        }
+        statement.execute(&mut *conn).await?;
+    }
+    // Not in the order of the people, so that neighbours in one table are none in the other.
+    let own = [("kid", "k.kid"), ("mac", "k.mac"), ("user_id", "s.user_id")];
+    let of_first = format!("kid = '{}'", first.record.kid);
+    copy(conn, backend, "api_keys", &of_first, "key_seed k JOIN seed s ON k.n = s.n WHERE TRUE", &own).await?;
+    execute(conn, "DROP TABLE key_seed".to_owned()).await
+}
+
+/// Copies the rows of `table` that `origin` names once for each row of the series, with `own` columns of its own. `which`
+/// is a condition, or a series of its own with one.
 async fn copy(
     conn: &mut AnyConnection,
     backend: Backend,
@@ -363,7 +424,10 @@ async fn copy(
     let values: Vec<String> = columns.iter().map(value).collect();
     execute(conn, format!("CREATE TEMP TABLE origin AS SELECT * FROM {table} WHERE {origin}")).await?;
     let (columns, values) = (columns.join(", "), values.join(", "));
-    let from = format!("FROM seed s CROSS JOIN origin t WHERE {which}");
+    let from = match which.split_once(" WHERE ") {
+        Some((series, which)) => format!("FROM {series} CROSS JOIN origin t WHERE {which}"),
+        None => format!("FROM seed s CROSS JOIN origin t WHERE {which}"),
+    };
     execute(conn, format!("INSERT INTO {table} ({columns}) SELECT {values} {from}")).await?;
     execute(conn, "DROP TABLE origin".to_owned()).await
 }
