@@ -18,6 +18,7 @@ CREATE TABLE api_keys (
     pepper         BIGINT NOT NULL,
     predecessor    TEXT,
     created_at     BIGINT NOT NULL,
+    lifetime       BIGINT NOT NULL,
     expires_at     BIGINT NOT NULL,
     revoked_at     BIGINT,
     revoked_reason TEXT
@@ -26,6 +27,7 @@ CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at);
 CREATE INDEX api_keys_by_client ON api_keys (client_id, created_at);
 CREATE INDEX api_keys_by_predecessor ON api_keys (predecessor);
 CREATE INDEX api_keys_by_expiry ON api_keys (expires_at);
+CREATE INDEX api_keys_by_revocation ON api_keys (revoked_at);
 
 -- When a key was last used, apart from the key: small rows that are written many at a time.
 CREATE TABLE api_key_uses (
@@ -34,9 +36,11 @@ CREATE TABLE api_key_uses (
     used_ip TEXT
 );
 
--- What a key opened ends with it. A session from a key reaches no further than these scopes.
+-- What a key opened ends with it. `facade`: by a sign-in call where no client authenticates. `reach`: how far a session
+-- from a key reaches, as JSON.
 ALTER TABLE grants ADD COLUMN api_key_id TEXT;
+ALTER TABLE grants ADD COLUMN facade BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX grants_by_api_key ON grants (api_key_id);
 ALTER TABLE sessions ADD COLUMN api_key_id TEXT;
-ALTER TABLE sessions ADD COLUMN scope TEXT;
+ALTER TABLE sessions ADD COLUMN reach TEXT;
 CREATE INDEX sessions_by_api_key ON sessions (api_key_id);

@@ -204,6 +204,8 @@ fn sign_id_token(
         authentication,
         nonce: issuance.nonce.as_deref(),
         sid: grant.and_then(|grant| grant.session_id.as_ref()).map(SessionId::as_str),
+        key_id: issuance.key.as_ref().map(|key| key.kid.as_str()),
+        actor: issuance.key.as_ref().and_then(|key| key.actor.as_ref()).map(ClientId::as_str),
         access_token,
         alg,
         scope_claims: match client.metadata.id_token_claims {

@@ -10,8 +10,8 @@ use crate::app::App;
 use crate::crypto::api_key::ApiKey;
 use crate::crypto::jws::TYP_ACCESS_TOKEN;
 use crate::crypto::refresh::RefreshToken;
-use crate::protocol::api_key::{ApiKeyRecord, Kind};
-use crate::protocol::claims::{GRANT_ID, KEY_ID};
+use crate::protocol::api_key::{ApiKeyRecord, KeySession, Kind};
+use crate::protocol::claims::{GRANT_ID, KEY_ID, audience};
 use crate::protocol::grant::GrantRecord;
 use crate::protocol::ids::{ApiKeyId, ClientId, GrantId};
 use crate::protocol::scope::ScopeSet;
@@ -55,6 +55,12 @@ impl LiveToken {
         of_grant.or_else(|| self.key.as_ref().and_then(|key| key.user.as_ref()))
     }
 
+    /// The resources that it is for.
+    pub fn resources(&self) -> Vec<String> {
+        let issuer = self.token.claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        audience(&self.token.claims).into_iter().filter(|uri| *uri != issuer).map(str::to_owned).collect()
+    }
+
     /// The API key that it was made from.
     pub fn key(&self) -> Option<&ApiKeyRecord> {
         self.key.as_ref().map(|key| &key.record)
@@ -93,12 +99,7 @@ pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Opti
         },
     };
     let standing = app.store.standing(&token.jti, token.grant_id.as_ref()).await?;
-    let grant_stands = match (&token.grant_id, &standing.grant) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(_), Some(stored)) => stored.grant.revoked_at.is_none() && stored.user.is_active(),
-    };
-    if standing.revoked || !grant_stands {
+    if standing.revoked || !grant_stands(token.grant_id.as_ref(), &standing) {
         return Ok(None);
     }
     let scope = token.claims.get("scope").and_then(Value::as_str).and_then(|scope| scope.parse().ok());
@@ -109,7 +110,8 @@ pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Opti
     Ok(Some(live))
 }
 
-async fn is_enabled(app: &App, client: &ClientId) -> Result<bool> {
+/// Whether there is such a client, and it is switched on.
+pub async fn is_enabled(app: &App, client: &ClientId) -> Result<bool> {
     Ok(app.store.client(client).await?.is_some_and(|record| record.client.is_enabled()))
 }
 
@@ -139,6 +141,26 @@ pub async fn api_key(app: &App, text: &str, from: Option<IpAddr>, now: Timestamp
     let Some(key) = known_api_key(app, text).await? else { return Ok(None) };
     let usable = key.kind() == Kind::User && key.record.admits(from) && stands(app, &key, now).await?;
     Ok(usable.then_some(key))
+}
+
+/// Whether what a session from a key leans on stands: the key, and the token that it was begun by.
+pub async fn key_session(app: &App, session: &KeySession, now: Timestamp) -> Result<bool> {
+    match app.store.api_key(&session.kid).await? {
+        Some(key) if stands(app, &key, now).await? => {}
+        _ => return Ok(false),
+    }
+    let Some(origin) = &session.origin else { return Ok(true) };
+    let standing = app.store.standing(&origin.jti, origin.grant_id.as_ref()).await?;
+    Ok(!standing.revoked && grant_stands(origin.grant_id.as_ref(), &standing))
+}
+
+/// Whether the grant that is named is there and was not revoked.
+fn grant_stands(named: Option<&GrantId>, standing: &Standing) -> bool {
+    match (named, &standing.grant) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(_), Some(stored)) => stored.grant.revoked_at.is_none() && stored.user.is_active(),
+    }
 }
 
 /// The grant that an authentic refresh token of any generation belongs to, with the generation.

@@ -280,6 +280,7 @@ async fn write_grant(app: &App, kind: Kind, user_id: &UserId) -> anyhow::Result<
         user_id: user_id.clone(),
         session_id: None,
         api_key_id: None,
+        facade: false,
         scope: kind.scope().parse()?,
         resources: Vec::new(),
         claims: ClaimsRequest::default(),

@@ -16,7 +16,7 @@ use crate::protocol::api_key::{
 };
 use crate::protocol::ids::{ApiKeyId, ClientId};
 use crate::protocol::scope::{PARTNER_USERS, ScopeSet};
-use crate::protocol::time::Span;
+use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::Result;
 use crate::store::api_keys::{KeyCreation, KeyRotation, NewApiKey, StoredApiKey};
@@ -31,15 +31,18 @@ pub enum Rejected {
     Throttled { retry_after: Span },
 }
 
-/// The key that a text is, if it counts here and now. One without the right checksum costs nobody anything; any other
-/// bad one takes a place of its network.
+/// The key that a text is, if it counts here and now, and `opens` says that it does this. One without the right
+/// checksum costs nobody anything; any other bad one takes a place of its network.
 pub async fn check(
     app: &App,
     text: &str,
     from: Option<IpAddr>,
+    opens: impl Fn(&ApiKeyRecord, &User) -> bool,
 ) -> Result<std::result::Result<Arc<StoredApiKey>, Rejected>> {
     let now = app.now();
-    if let Some(key) = live::api_key(app, text, from, now).await? {
+    if let Some(key) = live::api_key(app, text, from, now).await?
+        && key.user.as_ref().is_some_and(|user| opens(&key.record, user))
+    {
         app.store.note_key_use(&key, from, now);
         return Ok(Ok(key));
     }
@@ -85,15 +88,17 @@ pub async fn mint_for_user(
 ) -> std::result::Result<Minted, MintError> {
     let own = DEFAULT_SCOPES.parse().unwrap_or_default();
     let ceiling = ceiling_of(user, &app.metadata);
-    let terms = terms(wish, default.unwrap_or(&own), ceiling, &app.metadata, app.config.api_keys, app.now())?;
-    mint(app, Owner::User(user.id.clone()), terms, address).await
+    let now = app.now();
+    let terms = terms(wish, default.unwrap_or(&own), ceiling, &app.metadata, app.config.api_keys, now)?;
+    mint(app, Owner::User(user.id.clone()), terms, address, now).await
 }
 
 /// Makes a key of a partner's own, for its administration.
 pub async fn mint_for_partner(app: &App, partner: &ClientId, wish: Wish) -> std::result::Result<Minted, MintError> {
     let default = [PARTNER_USERS.to_owned()].into_iter().collect();
-    let terms = terms(wish, &default, is_partner_scope, &app.metadata, app.config.api_keys, app.now())?;
-    mint(app, Owner::Partner(partner.clone()), terms, None).await
+    let now = app.now();
+    let terms = terms(wish, &default, is_partner_scope, &app.metadata, app.config.api_keys, now)?;
+    mint(app, Owner::Partner(partner.clone()), terms, None, now).await
 }
 
 async fn mint(
@@ -101,14 +106,15 @@ async fn mint(
     owner: Owner,
     terms: Terms,
     address: Option<IpAddr>,
+    now: Timestamp,
 ) -> std::result::Result<Minted, MintError> {
-    let minted = draw(app, owner, terms, None);
-    match app.store.create_api_key(stored(app, &minted), app.now()).await? {
+    let minted = draw(app, owner, terms, None, now);
+    match app.store.create_api_key(stored(app, &minted), now).await? {
         KeyCreation::NoOwner => return Err(MintError::NoOwner),
         KeyCreation::TooMany => return Err(MintError::TooMany),
         KeyCreation::Created => {}
     }
-    record(app, EventKind::ApiKeyCreated, &minted.record, address).await?;
+    record(app, EventKind::ApiKeyCreated, &minted.record, address).await;
     Ok(minted)
 }
 
@@ -121,7 +127,7 @@ pub async fn rotate(
     address: Option<IpAddr>,
 ) -> std::result::Result<Minted, MintError> {
     let now = app.now();
-    let lifetime = (old.expires_at - old.created_at).min(app.config.api_keys.max_ttl);
+    let lifetime = old.lifetime.min(app.config.api_keys.max_ttl);
     let terms = Terms {
         name: old.name.clone(),
         scopes: old.scopes.clone(),
@@ -130,26 +136,30 @@ pub async fn rotate(
         exchange_only: old.exchange_only,
         expires_at: now + lifetime,
     };
-    let minted = draw(app, old.owner.clone(), terms, Some(old.kid.clone()));
+    let minted = draw(app, old.owner.clone(), terms, Some(old.kid.clone()), now);
     match app.store.rotate_api_key(old.kid.clone(), stored(app, &minted), now + overlap, now).await? {
         KeyRotation::NotLive => return Err(MintError::NotLive),
         KeyRotation::Replaced => return Err(MintError::Replaced),
         KeyRotation::Rotated => {}
     }
-    record(app, EventKind::ApiKeyRotated, &minted.record, address).await?;
+    record(app, EventKind::ApiKeyRotated, &minted.record, address).await;
     Ok(minted)
 }
 
 /// Ends a key with everything that was made from it; `false` where it had ended by hand before.
 pub async fn revoke(app: &App, key: &ApiKeyRecord, reason: &'static str, address: Option<IpAddr>) -> Result<bool> {
+    // A key that ended by hand needs no second end, and whoever holds a dead one must not move the caches of everybody.
+    if key.revoked_at.is_some() {
+        return Ok(false);
+    }
     let revoked = app.store.revoke_api_key(key.kid.clone(), reason, app.now()).await?;
     if revoked {
-        record(app, EventKind::ApiKeyRevoked, key, address).await?;
+        record(app, EventKind::ApiKeyRevoked, key, address).await;
     }
     Ok(revoked)
 }
 
-fn draw(app: &App, owner: Owner, terms: Terms, predecessor: Option<ApiKeyId>) -> Minted {
+fn draw(app: &App, owner: Owner, terms: Terms, predecessor: Option<ApiKeyId>, created_at: Timestamp) -> Minted {
     let kind = match &owner {
         Owner::User(_) => Kind::User,
         Owner::Partner(_) => Kind::Partner,
@@ -164,7 +174,8 @@ fn draw(app: &App, owner: Owner, terms: Terms, predecessor: Option<ApiKeyId>) ->
         allowed_cidrs: terms.allowed_cidrs,
         exchange_only: terms.exchange_only,
         predecessor,
-        created_at: app.now(),
+        created_at,
+        lifetime: terms.expires_at - created_at,
         expires_at: terms.expires_at,
         revoked_at: None,
     };
@@ -176,11 +187,16 @@ fn stored(app: &App, minted: &Minted) -> NewApiKey {
     NewApiKey { record: minted.record.clone(), mac, pepper: PEPPER_VERSION }
 }
 
-async fn record(app: &App, kind: EventKind, key: &ApiKeyRecord, address: Option<IpAddr>) -> Result<()> {
+/// What was done is done, and a key that nobody was shown would be lost: an event that cannot be written is told to the
+/// log in its place.
+async fn record(app: &App, kind: EventKind, key: &ApiKeyRecord, address: Option<IpAddr>) {
     let (user_id, client_id) = match &key.owner {
         Owner::User(id) => (Some(id), None),
         Owner::Partner(id) => (None, Some(id)),
     };
     let detail = [("key_id", key.kid.as_str())];
-    audit::record(app, kind, About { user_id, client_id, address, detail: &detail }).await
+    let recorded = audit::record(app, kind, About { user_id, client_id, address, detail: &detail }).await;
+    if let Err(error) = recorded {
+        tracing::error!(%error, event = kind.as_str(), key_id = key.kid.as_str(), "an event was not recorded");
+    }
 }

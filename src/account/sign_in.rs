@@ -10,13 +10,12 @@ use crate::crypto::digest::sha256;
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
 use crate::limit::{Action, Place, Throttled};
-use crate::protocol::api_key::ApiKeyRecord;
+use crate::protocol::api_key::KeySession;
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{SessionId, UserId};
 use crate::protocol::interaction::Session;
 use crate::protocol::metadata::ACR_PASSWORD;
-use crate::protocol::scope::ScopeSet;
-use crate::protocol::time::Span;
+use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::{LoginName, User};
 use crate::store::Result;
 use crate::store::events::EventKind;
@@ -194,29 +193,37 @@ pub async fn begin_session(
     Ok(began.then(|| Secret::new(token)))
 }
 
-/// Begins a session for the person whose API key was presented, within these scopes and the key's life, in place of
-/// the one this browser had. Returns the secret for the cookie with its life; `None` where the key was revoked or the
+/// Begins a session for the person whose API key was presented, as far as it reaches and until then, in place of the
+/// one this browser had. Returns the secret for the cookie with its life; `None` where the key was revoked or the
 /// account disabled meanwhile.
 pub async fn begin_key_session(
     app: &App,
-    key: &ApiKeyRecord,
     user: &User,
-    scope: ScopeSet,
+    reach: KeySession,
+    until: Timestamp,
     replaced: Option<&Session>,
+    address: Option<IpAddr>,
 ) -> Result<Option<(Secret<String>, Span)>> {
     let now = app.now();
     let token = random_token::<32>(app.rng.as_ref());
-    let expires_at = key.expires_at.min(now + app.config.sessions.absolute);
+    let expires_at = until.min(now + app.config.sessions.absolute);
+    let kid = reach.kid.clone();
     let session = NewSession {
         id: SessionId::from_random(random_bytes(app.rng.as_ref())),
         token_hash: sha256(token.as_bytes()),
         user_id: user.id.clone(),
-        proof: Proof::ApiKey(key.kid.clone(), scope),
+        proof: Proof::ApiKey(Box::new(reach)),
         authentication: Authentication::of_api_key(),
         expires_at,
     };
     let began = app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
-    Ok(began.then(|| (Secret::new(token), expires_at - now)))
+    if !began {
+        return Ok(None);
+    }
+    let detail = [("key_id", kid.as_str())];
+    let about = About { user_id: Some(&user.id), address, detail: &detail, ..About::default() };
+    audit::record(app, EventKind::SignedIn, about).await?;
+    Ok(Some((Secret::new(token), expires_at - now)))
 }
 
 /// Ends the session with its online grants.

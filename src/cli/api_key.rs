@@ -73,7 +73,7 @@ pub struct CreateArgs {
     /// What it is for, as lists show it.
     #[arg(long)]
     name: String,
-    /// What it may do. Without it, what signs in and stays signed in: openid profile email offline_access.
+    /// What it may do. Without it, openid profile email roles groups offline_access.
     #[arg(long)]
     scope: Option<String>,
     /// A resource that its tokens are for; may be repeated. Without one it is bound to none.

@@ -73,7 +73,8 @@ pub struct MetadataArgs {
     /// May be repeated.
     #[arg(long = "post-logout-redirect-uri", alias = "post-logout-redirect-uris", value_name = "URI")]
     post_logout_redirect_uris: Vec<String>,
-    /// May be repeated: authorization_code, refresh_token, client_credentials.
+    /// May be repeated: authorization_code, refresh_token, client_credentials,
+    /// urn:keyward:oauth:grant-type:api-key, urn:ietf:params:oauth:grant-type:token-exchange.
     #[arg(long = "grant-type", alias = "grant-types", value_name = "GRANT")]
     grant_types: Vec<String>,
     /// client_secret_basic, client_secret_post or none (a public client).
@@ -119,6 +120,12 @@ pub struct MetadataArgs {
     /// own, or any for a trusted resource server.
     #[arg(long)]
     introspection: Option<String>,
+    /// It is a partner, with people of its own.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    partner: Option<bool>,
+    /// The partner that it belongs to.
+    #[arg(long, value_name = "CLIENT-ID")]
+    partner_client_id: Option<String>,
     /// May be repeated.
     #[arg(long = "allowed-origin", alias = "allowed-origins", value_name = "ORIGIN")]
     allowed_origins: Vec<String>,
@@ -159,13 +166,16 @@ impl MetadataArgs {
             ("refresh_idle_ttl", self.refresh_idle_ttl),
             ("refresh_token_rotation", self.refresh_token_rotation),
             ("introspection", self.introspection),
+            ("partner_client_id", self.partner_client_id),
         ] {
             if let Some(value) = value {
                 members.insert(name.to_owned(), value.into());
             }
         }
-        if let Some(first_party) = self.first_party {
-            members.insert("first_party".to_owned(), first_party.into());
+        for (name, value) in [("first_party", self.first_party), ("partner", self.partner)] {
+            if let Some(value) = value {
+                members.insert(name.to_owned(), value.into());
+            }
         }
         if let Some(max_age) = self.default_max_age {
             members.insert("default_max_age".to_owned(), max_age.into());

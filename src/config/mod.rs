@@ -248,6 +248,12 @@ mod tests {
             ("[[users]]\nname = \"A\"", "keyward.toml:2: `users[0]` has neither `username` nor `email`"),
             ("[[users]]\nusername = \"a@b\"", "`users[0].username` must be a name without"),
             ("[[users]]\nemail = \"A@b\"\n[[users]]\nemail = \"a@B\"", "as in `users[0]`; it must be unique"),
+            ("[[users]]\nemail = \"a@b\"\nroles = [\"a b\"]", "`users[0].roles` must be words"),
+            ("[[scopes]]\nname = \"a\"\nrequires_role = \"a b\"", "`scopes[0].requires_role` must be words"),
+            (
+                "[[clients]]\nclient_id = \"a\"\npartner_client_id = \"b\"\n[[clients]]\nclient_id = \"b\"",
+                "names \"b\", which is no partner",
+            ),
             ("[[users]]\nemail = \"a@b\"\nmfa = true", "`users[0].mfa` is not a setting"),
         ] {
             let error = config(text).expect_err(text);

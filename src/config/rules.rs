@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use crate::protocol::time::Span;
+use crate::protocol::user::checked_labels;
 
 use super::draft::{Draft, join, tables};
 use super::kind::Kind;
@@ -30,6 +31,8 @@ pub fn check(draft: &mut Draft) {
     resources(draft);
     sessions(draft);
     api_keys(draft);
+    labels(draft);
+    partners(draft);
     tls(draft);
 }
 
@@ -146,6 +149,38 @@ fn api_keys(draft: &mut Draft) {
         let advice = "nobody can sign in there until somebody makes it";
         let message = format!("names \"{client}\", which is no client of this file; {advice}");
         draft.warn_at("sign_in_apis.api_key.client_id", &message);
+    }
+}
+
+/// Roles and groups are words, wherever they stand.
+fn labels(draft: &mut Draft) {
+    for (parent, key) in [("users[]", "roles"), ("users[]", "groups"), ("scopes[]", "requires_role")] {
+        for (path, table) in at(draft, parent) {
+            let Some(value) = table.get(key) else { continue };
+            let words = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            let words = words.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            if let Err(bad) = checked_labels(words) {
+                let bad = bad.map_or("more than 100 of them".to_owned(), |bad| format!("\"{bad}\""));
+                let message = format!("must be words of at most 64 characters without spaces, not {bad}");
+                draft.error_at(&join(&path, key), &message);
+            }
+        }
+    }
+}
+
+/// The partner that a client belongs to is one, as far as the file knows.
+fn partners(draft: &mut Draft) {
+    let clients = at(draft, "clients[]");
+    let id = |table: &Table, key: &str| table.get(key).and_then(Value::as_str).map(str::to_owned);
+    for (path, table) in &clients {
+        let Some(partner) = id(table, "partner_client_id") else { continue };
+        let path = join(path, "partner_client_id");
+        // One that is not in the file may have been made by hand.
+        let named = clients.iter().find(|(_, other)| id(other, "client_id").as_ref() == Some(&partner));
+        let is_partner = |table: &Table| table.get("partner").and_then(Value::as_bool) == Some(true);
+        if named.is_some_and(|(_, other)| !is_partner(other)) {
+            draft.error_at(&path, &format!("names \"{partner}\", which is no partner; give it `partner = true`"));
+        }
     }
 }
 

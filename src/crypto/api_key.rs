@@ -9,8 +9,10 @@ use crate::protocol::ids::ApiKeyId;
 const KID_LENGTH: usize = 16;
 const SECRET_LENGTH: usize = 43;
 const CHECKSUM_LENGTH: usize = 6;
-/// Random bytes that [`ApiKey::new`] takes: 11 for the kid, 32 for the secret.
-pub const ENTROPY: usize = 11 + 32;
+/// Random bytes of the kid; all but one bit of them fit its digits.
+const KID_BYTES: usize = 12;
+/// Random bytes that [`ApiKey::new`] takes: for the kid, and 32 for the secret.
+pub const ENTROPY: usize = KID_BYTES + 32;
 
 /// What every key looks like, for scanners.
 pub const PATTERN: &str = "kw_(uk|pk)_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}";
@@ -26,8 +28,9 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    pub fn new(kind: Kind, random: [u8; ENTROPY]) -> Self {
-        let (kid, secret) = random.split_at(11);
+    pub fn new(kind: Kind, mut random: [u8; ENTROPY]) -> Self {
+        random[0] &= 0x7f;
+        let (kid, secret) = random.split_at(KID_BYTES);
         let kid = base62(kid, KID_LENGTH);
         let mut text = format!("kw_{kind}_{kid}_{}", base62(secret, SECRET_LENGTH));
         text.push_str(&checksum(&text));

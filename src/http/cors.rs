@@ -3,7 +3,7 @@
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::Shared;
 use super::error::Fault;
+use super::problem::Problem;
 use super::respond;
 
 /// For documents that are the same for everybody.
@@ -23,21 +24,28 @@ pub async fn any_origin(request: Request, next: Next) -> Response {
 
 /// For endpoints that browser apps call: the origins of registered redirect URIs, and `allowed_origins`.
 pub async fn registered_origins(State(web): State<Shared>, request: Request, next: Next) -> Response {
+    of_registered_origins(&web, request, next).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The same for the JSON API, whose errors look otherwise.
+pub async fn registered_origins_of_api(State(web): State<Shared>, request: Request, next: Next) -> Response {
+    let answered = of_registered_origins(&web, request, next).await;
+    answered.unwrap_or_else(|fault| Problem::from(fault).into_response())
+}
+
+async fn of_registered_origins(web: &Shared, request: Request, next: Next) -> Result<Response, Fault> {
     let origin = request.headers().get(ORIGIN).cloned();
     let known = match origin.as_ref().and_then(|origin| origin.to_str().ok()) {
         None => false,
-        Some(origin) => match web.app.store.is_registered_origin(origin).await {
-            Ok(known) => known,
-            Err(error) => return axum::response::IntoResponse::into_response(Fault::from(error)),
-        },
+        Some(origin) => web.app.store.is_registered_origin(origin).await?,
     };
     let preflight = is_preflight(&request);
     let mut response = if preflight { respond::empty(StatusCode::NO_CONTENT) } else { next.run(request).await };
     response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
-    match origin {
+    Ok(match origin {
         Some(origin) if known => allow(response, origin),
         _ => response,
-    }
+    })
 }
 
 fn is_preflight(request: &Request) -> bool {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, wire_enum};
-use super::ids::{ApiKeyId, ClientId, UserId};
+use super::ids::{ApiKeyId, ClientId, GrantId, UserId};
 use super::metadata::Metadata;
 use super::scope::{PARTNER_USERS, ScopeSet};
 use super::time::{Span, Timestamp};
@@ -19,7 +19,7 @@ pub const ACR_API_KEY: &str = "urn:keyward:acr:api-key";
 pub const TOKEN_TYPE_API_KEY: &str = "urn:keyward:oauth:token-type:api-key";
 
 /// What a key of a person may do where nobody said: sign in, and stay signed in.
-pub const DEFAULT_SCOPES: &str = "openid profile email offline_access";
+pub const DEFAULT_SCOPES: &str = "openid profile email roles groups offline_access";
 /// How long a replaced key goes on where nobody said.
 pub const DEFAULT_OVERLAP: Span = Span::days(1);
 pub const MAX_OVERLAP: Span = Span::days(7);
@@ -29,6 +29,10 @@ pub const MAX_NAME: usize = 100;
 pub const MAX_ENTRIES: usize = 50;
 /// Keys of one owner that count at a time: a leaked session must not fill a disk.
 pub const MAX_LIVE_KEYS: i64 = 100;
+/// Keys of one owner, those that ended in the last 90 days among them: making and ending them in turn must not either.
+pub const MAX_KEYS: i64 = 1000;
+/// Refresh tokens, and sessions, that one key has at a time: whoever signs in anew for every request ends the oldest.
+pub const MAX_OPENED_BY_KEY: i64 = 100;
 
 wire_enum! {
     /// Whose key it is.
@@ -63,6 +67,8 @@ pub struct ApiKeyRecord {
     /// The key that it replaces.
     pub predecessor: Option<ApiKeyId>,
     pub created_at: Timestamp,
+    /// What it was made for, and its successor will be; a rotation makes its own life shorter.
+    pub lifetime: Span,
     pub expires_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
 }
@@ -105,9 +111,10 @@ impl ApiKeyRecord {
             || from.is_some_and(|from| self.allowed_cidrs.iter().any(|cidr| cidr.contains(&from)))
     }
 
-    /// The scopes that it yields for its person now: a role that was taken away takes its scopes along.
+    /// The scopes that it yields for its person now, at the resources that it is for: a role that was taken away takes
+    /// its scopes along.
     pub fn scope_for(&self, user: &User, metadata: &Metadata) -> ScopeSet {
-        metadata.allowed(&self.scopes, user)
+        metadata.scope_for(&metadata.allowed(&self.scopes, user), &self.audiences)
     }
 }
 
@@ -132,7 +139,18 @@ pub struct KeySession {
     pub kid: ApiKeyId,
     /// The most that may come from the session.
     pub scope: ScopeSet,
+    /// The resources that tokens from it may be for; empty: unbound.
+    pub audiences: Vec<String>,
+    /// The token that it was begun by, where it was not the key itself.
+    pub origin: Option<Origin>,
     pub partner: Option<ClientId>,
+}
+
+/// A token that a session leans on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub jti: String,
+    pub grant_id: Option<GrantId>,
 }
 
 impl KeySession {
@@ -140,6 +158,11 @@ impl KeySession {
     /// signed in.
     pub fn signs_in_to(&self, client: &Client) -> bool {
         self.partner.is_some() && client.partner() == self.partner.as_ref()
+    }
+
+    /// Whether a token from it may be for these resources.
+    pub fn covers(&self, resources: &[String]) -> bool {
+        self.audiences.is_empty() || (!resources.is_empty() && resources.iter().all(|uri| self.audiences.contains(uri)))
     }
 }
 
@@ -243,14 +266,18 @@ pub fn terms(
     })
 }
 
-/// `192.0.2.0/24`, or one address.
+/// `192.0.2.0/24`, or one address. Networks that only wrap IPv4 ones (`::ffff:192.0.2.0/120`) are those.
 fn parse_network(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|net| net.trunc())
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?.trunc();
+    match (net.addr().to_canonical(), net.prefix_len()) {
+        (IpAddr::V4(inner), 96..) if net.addr().is_ipv6() => IpNet::new(inner.into(), net.prefix_len() - 96).ok(),
+        _ => Some(net),
+    }
 }
 
-/// What a person may give a key: every scope but those of roles that they lack, and none that only clients have.
+/// What a person may give a key: every scope but those of roles that they lack, and none that only partners have.
 pub fn ceiling_of<'a>(user: &'a User, metadata: &'a Metadata) -> impl Fn(&str) -> bool + 'a {
-    |token| metadata.supports_scope(token) && metadata.permits(token, &user.roles)
+    |token| !is_partner_scope(token) && metadata.permits(token, &user.roles)
 }
 
 /// What a partner may give its own key: its administration, and nothing else.
@@ -331,7 +358,10 @@ mod tests {
 
     #[test]
     fn a_key_is_used_from_its_networks_only() {
-        let terms = Wish { allowed_cidrs: vec!["192.0.2.0/24".into(), "2001:db8::/32".into()], ..wish("laptop", None) };
+        let terms = Wish {
+            allowed_cidrs: vec!["192.0.2.0/25".into(), "::ffff:192.0.2.128/121".into(), "2001:db8::/32".into()],
+            ..wish("laptop", None)
+        };
         let cidrs = judge(terms, &[]).unwrap().allowed_cidrs;
         let key = |allowed_cidrs| ApiKeyRecord { allowed_cidrs, ..super::super::grant::tests::api_key() };
         for (from, within) in [
@@ -377,7 +407,13 @@ mod tests {
         ] {
             assert_eq!(may_present(&client, &owner), allowed, "{client:?} {owner:?}");
             assert_eq!(actor(Some(&client), &owner).map(ClientId::as_str), acts);
-            let session = |partner| KeySession { kid: ApiKeyId::new("k"), scope: ScopeSet::default(), partner };
+            let session = |partner| KeySession {
+                kid: ApiKeyId::new("k"),
+                scope: ScopeSet::default(),
+                audiences: Vec::new(),
+                origin: None,
+                partner,
+            };
             assert_eq!(
                 session(owner.partner.clone()).signs_in_to(&client),
                 allowed && acts.is_some() && owner.partner.is_some() && client.partner().is_some()

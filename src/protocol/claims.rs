@@ -211,6 +211,10 @@ pub struct IdToken<'a> {
     /// Only in the first one: OpenID Connect Core §12.2.
     pub nonce: Option<&'a str>,
     pub sid: Option<&'a str>,
+    /// The API key that it was made from.
+    pub key_id: Option<&'a str>,
+    /// Who acts for the person (RFC 8693 §4.1).
+    pub actor: Option<&'a str>,
     pub access_token: &'a str,
     /// How the ID token will be signed: `at_hash` follows it.
     pub alg: SigningAlg,
@@ -235,6 +239,7 @@ impl IdToken<'_> {
         if let Some(sid) = self.sid {
             set("sid", sid.into());
         }
+        put_key_into(&mut body, self.key_id, self.actor);
         self.authentication.put_into(&mut body);
         body.extend(released(user, self.scope_claims, &self.claims.id_token));
         body
@@ -265,6 +270,16 @@ pub const GRANT_ID: &str = "grant_id";
 /// Private claim: names the API key whose end is the token's end.
 pub const KEY_ID: &str = "key_id";
 
+/// What tokens of both kinds say where they were made from an API key.
+fn put_key_into(body: &mut Map<String, Value>, key_id: Option<&str>, actor: Option<&str>) {
+    if let Some(key_id) = key_id {
+        body.insert(KEY_ID.to_owned(), key_id.into());
+    }
+    if let Some(actor) = actor {
+        body.insert("act".to_owned(), json!({ "sub": actor }));
+    }
+}
+
 impl AccessToken<'_> {
     pub fn body(&self) -> Map<String, Value> {
         let mut body = Map::new();
@@ -281,12 +296,7 @@ impl AccessToken<'_> {
         if let Some(grant_id) = self.grant_id {
             set(GRANT_ID, grant_id.into());
         }
-        if let Some(key_id) = self.key_id {
-            set(KEY_ID, key_id.into());
-        }
-        if let Some(actor) = self.actor {
-            set("act", json!({ "sub": actor }));
-        }
+        put_key_into(&mut body, self.key_id, self.actor);
         if let Some(authentication) = self.authentication {
             authentication.put_into(&mut body);
         }
@@ -375,6 +385,8 @@ mod tests {
             authentication: &authentication,
             nonce: Some("n"),
             sid: Some("s"),
+            key_id: None,
+            actor: None,
             access_token: "t",
             alg: SigningAlg::Rs256,
             scope_claims: &none,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api_key::KeySession;
 use super::authorize::AuthorizationRequest;
-use super::claims::Authentication;
+use super::claims::{Authentication, ClaimsRequest};
 use super::client::Client;
 use super::error::{Error, ErrorCode};
 use super::ids::{SessionId, UserId};
@@ -123,11 +123,24 @@ pub fn next(
         let text = "the acr that was required cannot be reached";
         return Step::Fail(Error::new(ErrorCode::UnmetAuthenticationRequirements, text));
     }
+    if session.key.as_ref().is_some_and(|key| !key.covers(&request.resources)) {
+        return Step::Fail(Error::invalid_target("the sign-in came from an API key that is not for this resource"));
+    }
     let scope = request.current_scope(client).filtered(|token| {
         let of_key = session.key.as_ref().is_none_or(|key| key.scope.contains(token));
         of_key && metadata.permits(token, &session.roles)
     });
-    consent_step(request, client, scope, consent, progress)
+    let claims = claims_within(request, session);
+    consent_step(request, client, scope, &claims, consent, progress)
+}
+
+/// The claims asked for by name, as far as the session may tell them.
+pub fn claims_within(request: &AuthorizationRequest, session: &Session) -> ClaimsRequest {
+    let claims = request.claims.clone();
+    match &session.key {
+        None => claims,
+        Some(key) => claims.within(&key.scope),
+    }
 }
 
 /// `prompt=none` forbids every page (OpenID Connect Core §3.1.2.6).
@@ -152,13 +165,14 @@ fn consent_step(
     request: &AuthorizationRequest,
     client: &Client,
     scope: ScopeSet,
+    claims: &ClaimsRequest,
     consent: Option<&Consent>,
     progress: Progress<'_>,
 ) -> Step {
     if scope.is_empty() {
         return Step::Fail(Error::invalid_scope("this client and this person may have none of these scopes"));
     }
-    let wanted = scope.union(&request.claims.scopes());
+    let wanted = scope.union(&claims.scopes());
     let given_since = consent.is_some_and(|consent| consent.given_at > progress.requested_at);
     let remembered = consent.is_some_and(|consent| consent.covers(&wanted, &request.resources));
     let asked_again = request.prompt.consent && !given_since;
@@ -174,7 +188,6 @@ fn consent_step(
 mod tests {
     use super::*;
     use crate::protocol::authorize::Prompt;
-    use crate::protocol::claims::ClaimsRequest;
     use crate::protocol::client::{ClientMetadata, GrantType};
     use crate::protocol::ids::{ApiKeyId, ClientId};
     use crate::protocol::metadata::tests::metadata;
@@ -321,7 +334,9 @@ mod tests {
         let of_key = |partner: Option<&str>| {
             let authentication = Authentication::of_api_key();
             let scope = "openid".parse().unwrap();
-            let key = KeySession { kid: ApiKeyId::new("k"), scope, partner: partner.map(ClientId::new) };
+            let partner = partner.map(ClientId::new);
+            let audiences = vec!["https://quiz.test".to_owned()];
+            let key = KeySession { kid: ApiKeyId::new("k"), scope, audiences, origin: None, partner };
             Session { authentication, key: Some(key), ..session(BEFORE) }
         };
         let of = |partner: Option<&str>| {
@@ -329,8 +344,15 @@ mod tests {
             client.metadata.partner_client_id = partner.map(ClientId::new);
             client
         };
-        let plain = request(|_| ());
-        let aged = request(|r| r.max_age = Some(10_000));
+        let to = |uri: &str| {
+            let uris = uri.split_whitespace().map(str::to_owned).collect();
+            request(|r| r.resources = uris)
+        };
+        let plain = to("https://quiz.test");
+        let aged = request(|r| {
+            r.max_age = Some(10_000);
+            r.resources = vec!["https://quiz.test".to_owned()];
+        });
         for (request, session, client, expected) in [
             (&plain, of_key(Some("acme")), of(Some("acme")), "issue openid"),
             (&plain, of_key(Some("acme")), of(Some("other")), "login"),
@@ -340,11 +362,18 @@ mod tests {
             (&aged, of_key(Some("acme")), of(Some("acme")), "login"),
             (&prompt("login"), of_key(Some("acme")), of(Some("acme")), "login"),
             (&prompt("none"), of_key(None), of(None), "login_required"),
+            (&to(""), of_key(Some("acme")), of(Some("acme")), "invalid_target"),
+            (&to("https://pay.test"), of_key(Some("acme")), of(Some("acme")), "invalid_target"),
+            (&to("https://quiz.test https://pay.test"), of_key(Some("acme")), of(Some("acme")), "invalid_target"),
         ] {
             let progress = Progress { requested_at: REQUESTED, selected: None, denied: false };
             let step = next(request, &client, &metadata(), Some(&session), None, progress, NOW);
             assert_eq!(name(&step), expected, "{request:?} {session:?} {client:?}");
         }
+        let named = claims(r#"{"userinfo":{"email":null,"sub":null}}"#);
+        let told = claims_within(&named, &of_key(Some("acme")));
+        assert_eq!(told.userinfo.keys().collect::<Vec<_>>(), ["sub"], "email is beyond the key");
+        assert_eq!(claims_within(&named, &session(BEFORE)), named.claims);
     }
 
     #[test]

@@ -47,8 +47,10 @@ pub fn api_key(client: &Client, key: &ApiKeyRecord, user: &User, metadata: &Meta
     let audience = metadata.audience(&key.audiences, &scope);
     let names: Vec<&str> = audience.iter().map(String::as_str).collect();
     let own = user.partner.is_some() && client.partner() == user.partner.as_ref();
-    let any = client.metadata.introspection == IntrospectionRight::Any && may_present(client, user);
-    if !own && !any && !metadata.is_resource_server(client.id.as_str(), &names) {
+    let any = client.metadata.introspection == IntrospectionRight::Any;
+    let trusted = any || metadata.is_resource_server(client.id.as_str(), &names);
+    let allowed = own || (trusted && may_present(client, user));
+    if !allowed {
         return None;
     }
     let mut body = Map::new();
@@ -74,13 +76,13 @@ pub fn api_key(client: &Client, key: &ApiKeyRecord, user: &User, metadata: &Meta
 }
 
 /// The answer about a live refresh token.
-pub fn refresh_token(grant: &GrantRecord, issuer: &str, expires_at: Timestamp) -> Map<String, Value> {
+pub fn refresh_token(grant: &GrantRecord, scope: &ScopeSet, issuer: &str, expires_at: Timestamp) -> Map<String, Value> {
     let body = json!({
         "active": true,
         "iss": issuer,
         "sub": grant.user_id,
         "client_id": grant.client_id,
-        "scope": grant.scope.to_string(),
+        "scope": scope.to_string(),
         "exp": expires_at.numeric_date(),
         "token_type": "refresh_token",
     });

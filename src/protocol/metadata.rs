@@ -99,11 +99,11 @@ impl Metadata {
         scope::STANDARD.contains(&token) || self.scopes.iter().any(|declared| declared.name == token)
     }
 
-    /// Whether somebody with these roles may have the scope.
+    /// Whether somebody with these roles may have the scope. One that left the configuration is nobody's.
     pub fn permits(&self, token: &str, roles: &[String]) -> bool {
         let declared = self.scopes.iter().find(|declared| declared.name == token);
         let required = declared.and_then(|declared| declared.requires_role.as_ref());
-        required.is_none_or(|required| roles.contains(required))
+        self.supports_scope(token) && required.is_none_or(|required| roles.contains(required))
     }
 
     /// The scopes that this person may have at all.

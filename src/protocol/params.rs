@@ -7,8 +7,8 @@ use std::fmt;
 
 use url::form_urlencoded;
 
-/// Parameters that may be repeated: RFC 8707 §2.
-const REPEATABLE: [&str; 1] = ["resource"];
+/// Parameters that may be repeated: RFC 8707 §2, RFC 8693 §2.1.
+const REPEATABLE: [&str; 2] = ["resource", "audience"];
 
 /// Decoded parameters in the order in which they came.
 #[derive(Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::db::{Conn, Statement};
 use super::users::{self, user_columns};
 use super::{Result, Store, StoreError, column, from_json, grants, sessions, to_json};
-use crate::protocol::api_key::{ApiKeyRecord, Kind, MAX_LIVE_KEYS, Owner};
+use crate::protocol::api_key::{ApiKeyRecord, Kind, MAX_KEYS, MAX_LIVE_KEYS, Owner};
 use crate::protocol::ids::{ApiKeyId, ClientId, UserId};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
@@ -76,7 +76,8 @@ pub struct ListedApiKey {
 macro_rules! key_columns {
     () => {
         "k.kid, k.kind, k.user_id AS owner_id, k.client_id AS partner_id, k.name AS key_name, k.scopes, k.audiences, \
-         k.allowed_cidrs, k.exchange_only, k.predecessor, k.created_at, k.expires_at, k.revoked_at"
+         k.allowed_cidrs, k.exchange_only, k.predecessor, k.created_at, k.lifetime, \
+         k.expires_at, k.revoked_at"
     };
 }
 
@@ -97,6 +98,7 @@ fn read(row: &AnyRow) -> Result<ApiKeyRecord> {
         exchange_only: column::<i64>(row, "exchange_only")? != 0,
         predecessor: column::<Option<String>>(row, "predecessor")?.map(ApiKeyId::new),
         created_at: Timestamp(column(row, "created_at")?),
+        lifetime: Span::from_millis(column(row, "lifetime")?),
         expires_at: Timestamp(column(row, "expires_at")?),
         revoked_at: column::<Option<i64>>(row, "revoked_at")?.map(Timestamp),
     })
@@ -115,7 +117,7 @@ impl Store {
     /// change is known.
     pub async fn api_key(&self, kid: &ApiKeyId) -> Result<Option<Arc<StoredApiKey>>> {
         let known = &self.caches.api_keys;
-        if let Some(key) = known.get(kid).filter(|_| self.freshness.is_fresh()) {
+        if let Some(key) = self.freshness.is_fresh().then(|| known.get(kid)).flatten() {
             return Ok(Some(key));
         }
         let before = known.before();
@@ -148,7 +150,8 @@ impl Store {
                 if !hold_owner(conn, &new.record.owner).await? {
                     return Ok(KeyCreation::NoOwner);
                 }
-                if live_keys(conn, &new.record.owner, now).await? >= MAX_LIVE_KEYS {
+                let (live, all) = count_keys(conn, &new.record.owner, now).await?;
+                if live >= MAX_LIVE_KEYS || all >= MAX_KEYS {
                     return Ok(KeyCreation::TooMany);
                 }
                 insert(conn, &new).await?;
@@ -182,21 +185,27 @@ impl Store {
         after: Option<&ApiKeyId>,
         limit: i64,
     ) -> Result<Vec<ListedApiKey>> {
-        let sql = concat!(
-            "SELECT n.used_at, n.used_ip, ",
-            key_columns!(),
-            " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid
-             WHERE ($1 = '' OR k.user_id = $1) AND ($2 = '' OR k.client_id = $2)
-                 AND ($3 = '' OR (k.created_at, k.kid) < (SELECT a.created_at, a.kid FROM api_keys a WHERE a.kid = $3))
-             ORDER BY k.created_at DESC, k.kid DESC LIMIT $4"
-        );
-        let (user, client) = match owner {
-            None => (String::new(), String::new()),
-            Some(Owner::User(id)) => (id.as_str().to_owned(), String::new()),
-            Some(Owner::Partner(id)) => (String::new(), id.as_str().to_owned()),
+        // A text for each kind of owner, so that its index is used.
+        macro_rules! page_of {
+            ($owner:literal) => {
+                concat!(
+                    "SELECT n.used_at, n.used_ip, ",
+                    key_columns!(),
+                    " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid WHERE ",
+                    $owner,
+                    " AND ($2 = ''
+                         OR (k.created_at, k.kid) < (SELECT a.created_at, a.kid FROM api_keys a WHERE a.kid = $2))
+                     ORDER BY k.created_at DESC, k.kid DESC LIMIT $3"
+                )
+            };
+        }
+        let (sql, owner) = match owner {
+            None => (page_of!("$1 = ''"), String::new()),
+            Some(Owner::User(id)) => (page_of!("k.user_id = $1"), id.as_str().to_owned()),
+            Some(Owner::Partner(id)) => (page_of!("k.client_id = $1"), id.as_str().to_owned()),
         };
         let after = after.map_or("", ApiKeyId::as_str).to_owned();
-        let statement = || sqlx::query(sql).bind(user.clone()).bind(client.clone()).bind(after.clone()).bind(limit);
+        let statement = || sqlx::query(sql).bind(owner.clone()).bind(after.clone()).bind(limit);
         self.db.rows(statement).await?.iter().map(read_listed).collect()
     }
 
@@ -226,18 +235,24 @@ async fn hold_owner(conn: &mut Conn, owner: &Owner) -> Result<bool> {
     }
 }
 
-async fn live_keys(conn: &mut Conn, owner: &Owner, now: Timestamp) -> Result<i64> {
+/// How many keys of an owner count, and how many there are.
+async fn count_keys(conn: &mut Conn, owner: &Owner, now: Timestamp) -> Result<(i64, i64)> {
+    macro_rules! counts {
+        ($owner:literal) => {
+            concat!(
+                "SELECT COUNT(CASE WHEN revoked_at IS NULL AND expires_at > $2 THEN 1 END) AS live, COUNT(*) AS n
+                 FROM api_keys WHERE ",
+                $owner,
+                " = $1"
+            )
+        };
+    }
     let (sql, id) = match owner {
-        Owner::User(id) => (
-            "SELECT COUNT(*) AS n FROM api_keys WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2",
-            id.as_str(),
-        ),
-        Owner::Partner(id) => (
-            "SELECT COUNT(*) AS n FROM api_keys WHERE client_id = $1 AND revoked_at IS NULL AND expires_at > $2",
-            id.as_str(),
-        ),
+        Owner::User(id) => (counts!("user_id"), id.as_str()),
+        Owner::Partner(id) => (counts!("client_id"), id.as_str()),
     };
-    column(&sqlx::query(sql).bind(id).bind(now.millis()).fetch_one(conn).await?, "n")
+    let row = sqlx::query(sql).bind(id).bind(now.millis()).fetch_one(conn).await?;
+    Ok((column(&row, "live")?, column(&row, "n")?))
 }
 
 /// Locks a key that counts until the transaction ends; `false` where it does not.
@@ -258,8 +273,8 @@ async fn insert(conn: &mut Conn, new: &NewApiKey) -> Result<()> {
     };
     sqlx::query(
         "INSERT INTO api_keys (kid, kind, user_id, client_id, name, scopes, audiences, allowed_cidrs, exchange_only,
-             mac, pepper, predecessor, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+             mac, pepper, predecessor, created_at, lifetime, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     )
     .bind(key.kid.as_str())
     .bind(kind.as_str())
@@ -274,6 +289,7 @@ async fn insert(conn: &mut Conn, new: &NewApiKey) -> Result<()> {
     .bind(new.pepper)
     .bind(key.predecessor.as_ref().map(ApiKeyId::as_str))
     .bind(key.created_at.millis())
+    .bind(key.lifetime.millis())
     .bind(key.expires_at.millis())
     .execute(conn)
     .await?;
@@ -316,6 +332,11 @@ async fn rotate(
 }
 
 async fn revoke(conn: &mut Conn, kid: &ApiKeyId, reason: &'static str, now: Timestamp) -> Result<bool> {
+    // The person first, as everything does that locks more than one row.
+    sqlx::query("UPDATE users SET realm = realm WHERE id = (SELECT user_id FROM api_keys WHERE kid = $1)")
+        .bind(kid.as_str())
+        .execute(&mut *conn)
+        .await?;
     let done =
         sqlx::query("UPDATE api_keys SET revoked_at = $2, revoked_reason = $3 WHERE kid = $1 AND revoked_at IS NULL")
             .bind(kid.as_str())
@@ -332,8 +353,8 @@ async fn revoke(conn: &mut Conn, kid: &ApiKeyId, reason: &'static str, now: Time
 const NOTE_EVERY: Span = Span::minutes(1);
 /// Uses that wait before they are written without waiting for the next round.
 const MANY: usize = 4096;
-/// Uses in one statement.
-const BATCH: usize = 128;
+/// Uses in one statement, the most that fit first.
+const BATCHES: [usize; 3] = [128, 16, 1];
 
 /// Uses that were noted and are not written yet.
 #[derive(Default)]
@@ -356,20 +377,22 @@ macro_rules! note_uses {
             "WITH v (kid, used_at, used_ip) AS (VALUES {})
              INSERT INTO api_key_uses (kid, used_at, used_ip)
              SELECT v.kid, v.used_at, v.used_ip FROM v JOIN api_keys k ON k.kid = v.kid WHERE true
-             ON CONFLICT (kid) DO UPDATE SET used_at = excluded.used_at, used_ip = excluded.used_ip
+             ON CONFLICT (kid) DO UPDATE SET used_at = excluded.used_at, used_ip = COALESCE(excluded.used_ip, api_key_uses.used_ip)
              WHERE api_key_uses.used_at < excluded.used_at",
             $values
         )
     };
 }
-static NOTE_ONE: LazyLock<String> = LazyLock::new(|| note_uses!("($1, $2, $3)"));
-static NOTE_BATCH: LazyLock<String> = LazyLock::new(|| {
+/// For each of [`BATCHES`].
+static NOTES: LazyLock<[String; BATCHES.len()]> = LazyLock::new(|| {
     let row = |at: usize| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3);
-    note_uses!((0..BATCH).map(row).collect::<Vec<_>>().join(", "))
+    BATCHES.map(|size| note_uses!((0..size).map(row).collect::<Vec<_>>().join(", ")))
 });
 
+/// As many uses as one of [`BATCHES`] takes.
 fn note(uses: &[Use]) -> Statement<'static> {
-    let sql = if uses.len() == 1 { NOTE_ONE.as_str() } else { NOTE_BATCH.as_str() };
+    let nth = BATCHES.iter().position(|size| *size <= uses.len()).unwrap_or(BATCHES.len() - 1);
+    let sql = NOTES[nth].as_str();
     uses.iter().fold(sqlx::query(sql), |statement, one| {
         statement.bind(one.kid.as_str().to_owned()).bind(one.at.millis()).bind(one.from.clone())
     })
@@ -403,9 +426,8 @@ impl Store {
         // In the order of the table, so that each of its pages is written once; of one key only the last.
         uses.sort_by(|one, other| (&one.kid, other.at).cmp(&(&other.kid, one.at)));
         uses.dedup_by(|later, first| later.kid == first.kid);
-        while !uses.is_empty() {
-            let count = if uses.len() >= BATCH { BATCH } else { 1 };
-            let batch = uses.split_off(uses.len() - count);
+        while let Some(size) = BATCHES.into_iter().find(|size| *size <= uses.len()) {
+            let batch = uses.split_off(uses.len() - size);
             let again = batch.clone();
             if let Err(error) = self.db.execute(move || note(&batch)).await {
                 let mut waiting = self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -54,7 +54,7 @@ impl Store {
     /// The client, disabled or not; `None` where there is none. Answers from memory while no change is known.
     pub async fn client(&self, id: &ClientId) -> Result<Option<Arc<ClientRecord>>> {
         let known = &self.caches.clients;
-        if let Some(record) = known.get(id).filter(|_| self.freshness.is_fresh()) {
+        if let Some(record) = self.freshness.is_fresh().then(|| known.get(id)).flatten() {
             return Ok(Some(record));
         }
         let before = known.before();
@@ -75,7 +75,7 @@ impl Store {
     /// the origin of a redirect URI.
     pub async fn is_registered_origin(&self, origin: &str) -> Result<bool> {
         let known = &self.caches.origins;
-        if let Some(origins) = known.get(&()).filter(|_| self.freshness.is_fresh()) {
+        if let Some(origins) = self.freshness.is_fresh().then(|| known.get(&())).flatten() {
             return Ok(origins.contains(origin));
         }
         let before = known.before();

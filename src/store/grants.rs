@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 use super::db::{Conn, Kind, Statement};
 use super::users::{self, user_columns};
 use super::{Result, Store, column, from_json, to_json};
+use crate::protocol::api_key::MAX_OPENED_BY_KEY;
 use crate::protocol::claims::Authentication;
 use crate::protocol::grant::{GrantRecord, RefreshState};
 use crate::protocol::ids::{ApiKeyId, ClientId, GrantId, SessionId, UserId};
@@ -53,7 +54,7 @@ pub(super) fn read_auth_time(row: &AnyRow) -> Result<Option<Timestamp>> {
 /// The columns that [`read`] wants, of `grants` as `g`, beside those of the person.
 macro_rules! grant_columns {
     () => {
-        "g.id, g.client_id, g.session_id, g.api_key_id, g.scope, g.resources, g.claims, g.auth_time, g.acr, g.amr, g.offline, \
+        "g.id, g.client_id, g.session_id, g.api_key_id, g.facade, g.scope, g.resources, g.claims, g.auth_time, g.acr, g.amr, g.offline, \
          g.nonce, g.redirect_uri, g.code_challenge, g.code_hash, g.code_expires_at, g.redeemed_at, g.refresh_seed, \
          g.refresh_generation, g.refresh_rotated_at, g.refresh_used_at, g.refresh_expires_at, g.revoked_at"
     };
@@ -77,6 +78,7 @@ pub(super) fn read(row: &AnyRow) -> Result<StoredGrant> {
         user_id: user.id.clone(),
         session_id: column::<Option<String>>(row, "session_id")?.map(SessionId::new),
         api_key_id: column::<Option<String>>(row, "api_key_id")?.map(ApiKeyId::new),
+        facade: column::<i64>(row, "facade")? != 0,
         scope: from_json("grant", column(row, "scope")?)?,
         resources: from_json("grant", column(row, "resources")?)?,
         claims: from_json("grant", column(row, "claims")?)?,
@@ -116,12 +118,48 @@ impl Store {
             Kind::Sqlite => INSERT_ON_SQLITE,
             Kind::Postgres => INSERT_ON_POSTGRES,
         };
-        let id = new.grant.id.clone();
-        if self.conditional(insert(insert_sql, new, now)?).await? {
+        let (id, api_key_id) = (new.grant.id.clone(), new.grant.api_key_id.clone());
+        let statement = insert(insert_sql, new, now)?;
+        let created = match &api_key_id {
+            None => self.conditional(statement).await?,
+            Some(kid) => self.create_grant_of_key(statement, kid.clone()).await?,
+        };
+        if created {
             return Ok(GrantCreation::Created);
+        }
+        if api_key_id.is_some() {
+            // Another process ended the key: what is remembered of it here would only decide the same again.
+            self.caches.api_keys.clear();
         }
         let used = self.db.row(|| sqlx::query("SELECT id FROM grants WHERE id = $1").bind(id.as_str().to_owned()));
         Ok(if used.await?.is_some() { GrantCreation::IdUsed } else { GrantCreation::Ended })
+    }
+
+    /// The same for one that an API key opened; the oldest of too many ends.
+    async fn create_grant_of_key(
+        &self,
+        statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
+        kid: ApiKeyId,
+    ) -> Result<bool> {
+        let written = self.db.write(move |conn| {
+            let insert = statement();
+            Box::pin(async move {
+                if insert.execute(&mut *conn).await?.rows_affected() == 0 {
+                    return Ok((false, 0));
+                }
+                let oldest = sqlx::query(
+                    "DELETE FROM grants WHERE id IN (
+                         SELECT id FROM grants WHERE api_key_id = $1 ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)",
+                );
+                let ended = oldest.bind(kid.as_str()).bind(MAX_OPENED_BY_KEY).execute(conn).await?;
+                Ok((true, ended.rows_affected()))
+            })
+        });
+        let (created, ended) = written.await?;
+        if ended > 0 {
+            self.standings.forget();
+        }
+        Ok(created)
     }
 
     /// Uses up the code. `false` where somebody else was first or the grant was revoked.
@@ -210,9 +248,9 @@ macro_rules! insert_row {
         "INSERT INTO grants (id, client_id, user_id, session_id, scope, resources, claims, auth_time, acr, amr,
              offline, nonce, redirect_uri, code_challenge, code_hash, code_expires_at, refresh_seed,
              refresh_generation, created_at, expires_at, api_key_id, redeemed_at, refresh_rotated_at, refresh_used_at,
-             refresh_expires_at)
+             refresh_expires_at, facade)
          SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, $18, $19, $20, $21, $22,
-             $22, $23"
+             $22, $23, $24"
     };
 }
 
@@ -274,6 +312,7 @@ fn insert(
             .bind(grant.redeemed_at.map(Timestamp::millis))
             .bind(grant.refresh.map(|refresh| refresh.used_at.millis()))
             .bind(grant.refresh.map(|refresh| refresh.expires_at.millis()))
+            .bind(i64::from(grant.facade))
     })
 }
 

@@ -7,7 +7,7 @@ use crate::protocol::time::Timestamp;
 const BATCH: i64 = 200;
 
 /// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
-const STATEMENTS: [&str; 7] = [
+const STATEMENTS: [&str; 8] = [
     "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
@@ -16,6 +16,7 @@ const STATEMENTS: [&str; 7] = [
     "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at <= $1 - 7776000000 LIMIT $2)",
     // People see for 90 days what a key was.
     "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE expires_at <= $1 - 7776000000 LIMIT $2)",
+    "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE revoked_at <= $1 - 7776000000 LIMIT $2)",
     "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)",
 ];
 

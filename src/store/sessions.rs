@@ -1,5 +1,6 @@
 //! Browser sessions. The cookie's secret is kept as its hash; the row's id is the `sid` that apps are told.
 
+use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::db::Conn;
@@ -7,7 +8,7 @@ use super::grants::{NOBODY_THERE, read_auth_time};
 use super::users::{self, user_columns};
 use super::{Result, Store, api_keys, column, consents, from_json, to_json};
 use crate::crypto::secret::Secret;
-use crate::protocol::api_key::KeySession;
+use crate::protocol::api_key::{KeySession, MAX_OPENED_BY_KEY, Origin};
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{ApiKeyId, ClientId, SessionId, UserId};
 use crate::protocol::interaction::{Consent, Session};
@@ -31,8 +32,16 @@ pub struct NewSession {
 pub enum Proof {
     /// The hash that the password was checked against.
     Password(Secret<String>),
-    /// A key, and the most that the session reaches.
-    ApiKey(ApiKeyId, ScopeSet),
+    /// A key, with how far the session reaches.
+    ApiKey(Box<KeySession>),
+}
+
+/// The `reach` of a row.
+#[derive(Serialize, Deserialize)]
+struct Reach {
+    scope: ScopeSet,
+    audiences: Vec<String>,
+    origin: Option<Origin>,
 }
 
 /// A live session with its person.
@@ -79,11 +88,10 @@ fn read(row: &AnyRow) -> Result<SignedIn> {
     };
     let key = match column::<Option<String>>(row, "api_key_id")? {
         None => None,
-        Some(kid) => Some(KeySession {
-            kid: ApiKeyId::new(kid),
-            scope: from_json("session", column(row, "scope")?)?,
-            partner: user.partner.clone(),
-        }),
+        Some(kid) => {
+            let Reach { scope, audiences, origin } = from_json("session", column(row, "reach")?)?;
+            Some(KeySession { kid: ApiKeyId::new(kid), scope, audiences, origin, partner: user.partner.clone() })
+        }
     };
     let session = Session {
         id: SessionId::new(column::<String>(row, "session_id")?),
@@ -98,7 +106,7 @@ fn read(row: &AnyRow) -> Result<SignedIn> {
 /// The columns that [`read`] wants, of `sessions` as `s`, beside those of the person.
 macro_rules! session_columns {
     () => {
-        "s.id AS session_id, s.api_key_id, s.scope, s.auth_time, s.acr, s.amr, s.last_seen_at"
+        "s.id AS session_id, s.api_key_id, s.reach, s.auth_time, s.acr, s.amr, s.last_seen_at"
     };
 }
 
@@ -160,8 +168,8 @@ impl Store {
             Box::pin(async move {
                 let stands = match &new.proof {
                     Proof::Password(hash) => users::hold_password(conn, &new.user_id, hash).await?,
-                    Proof::ApiKey(kid, _) => {
-                        users::hold(conn, &new.user_id).await? && api_keys::hold(conn, kid, now).await?
+                    Proof::ApiKey(key) => {
+                        users::hold(conn, &new.user_id).await? && api_keys::hold(conn, &key.kid, now).await?
                     }
                 };
                 if !stands {
@@ -171,6 +179,9 @@ impl Store {
                     end(conn, &old, now).await?;
                 }
                 upsert(conn, &new, now).await?;
+                if let Proof::ApiKey(key) = &new.proof {
+                    end_oldest_of_key(conn, &key.kid).await?;
+                }
                 Ok(true)
             })
         });
@@ -257,17 +268,20 @@ impl Store {
 }
 
 async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()> {
-    let (kid, scope) = match &new.proof {
+    let (kid, reach) = match &new.proof {
         Proof::Password(_) => (None, None),
-        Proof::ApiKey(kid, scope) => (Some(kid.as_str()), Some(to_json("session", scope)?)),
+        Proof::ApiKey(key) => {
+            let KeySession { kid, scope, audiences, origin, partner: _ } = KeySession::clone(key);
+            (Some(kid), Some(to_json("session", &Reach { scope, audiences, origin })?))
+        }
     };
     sqlx::query(
         "INSERT INTO sessions (id, token_hash, user_id, auth_time, acr, amr, created_at, last_seen_at, expires_at,
-             api_key_id, scope)
+             api_key_id, reach)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10)
          ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash, auth_time = excluded.auth_time,
              acr = excluded.acr, amr = excluded.amr, last_seen_at = excluded.last_seen_at,
-             expires_at = excluded.expires_at, api_key_id = excluded.api_key_id, scope = excluded.scope",
+             expires_at = excluded.expires_at, api_key_id = excluded.api_key_id, reach = excluded.reach",
     )
     .bind(new.id.as_str())
     .bind(new.token_hash.to_vec())
@@ -277,8 +291,8 @@ async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()>
     .bind(to_json("session", &new.authentication.amr)?)
     .bind(now.millis())
     .bind(new.expires_at.millis())
-    .bind(kid)
-    .bind(scope)
+    .bind(kid.as_ref().map(ApiKeyId::as_str))
+    .bind(reach)
     .execute(conn)
     .await?;
     Ok(())
@@ -287,6 +301,18 @@ async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()>
 /// Ends the sessions that came from a key; their grants end with the key themselves.
 pub(super) async fn end_all_of_key(conn: &mut Conn, kid: &ApiKeyId) -> Result<()> {
     sqlx::query("DELETE FROM sessions WHERE api_key_id = $1").bind(kid.as_str()).execute(conn).await?;
+    Ok(())
+}
+
+async fn end_oldest_of_key(conn: &mut Conn, kid: &ApiKeyId) -> Result<()> {
+    sqlx::query(
+        "DELETE FROM sessions WHERE id IN (
+             SELECT id FROM sessions WHERE api_key_id = $1 ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)",
+    )
+    .bind(kid.as_str())
+    .bind(MAX_OPENED_BY_KEY)
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ on_both_databases! {
     /// "Use the API key in requests", "Alternative: token-based authentication", "Token validity": an access token of
     /// 7 days, a refresh token of 30, and after that a new login with the key.
     async fn one_key_from_its_first_call_to_the_login_after_a_month(provider: Provider) {
+        provider.with_long_tokens().await;
         let key = provider.api_key("alice", SCOPES).await;
         let sub = provider.user_id("alice").await;
         let me = async |credential: &str| provider.bearer("GET", "/v1/me", credential).await;
@@ -49,6 +50,7 @@ on_both_databases! {
 
     /// "Cookie-based authentication": once authenticated, requests include the session by themselves.
     async fn a_browser_carries_its_session_until_it_signs_out(provider: Provider) {
+        provider.with_long_tokens().await;
         let key = provider.api_key("alice", SCOPES).await;
         let login = json!({ "api_key": key.expose() });
         let tokens = provider.json("POST", "/v1/auth/api-key/login", login, &[]).await.json();

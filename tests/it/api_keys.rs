@@ -41,13 +41,6 @@ pub fn code_of(page: &Page) -> String {
     body["code"].as_str().expect("a code").to_owned()
 }
 
-/// Asks until a change of another process has arrived, for a second at most.
-async fn within_a_second(provider: &Provider, app: &keyward::app::App) {
-    // What every process does twice a second.
-    app.store.poll_changes().await.expect("an answer");
-    let _ = provider;
-}
-
 on_both_databases! {
     async fn a_key_is_a_bearer_credential_with_its_scopes(provider: Provider) {
         let key = provider.api_key("alice", "openid email roles groups").await;
@@ -91,6 +84,7 @@ on_both_databases! {
     }
 
     async fn both_spellings_make_the_same_tokens(provider: Provider) {
+        provider.with_long_tokens().await;
         let key = provider.api_key("alice", "openid profile offline_access quiz.read").await;
         let scope = [("scope", "openid offline_access quiz.read email")];
         let mut answers = [grant(&provider, key.expose(), &scope).await, exchange(&provider, key.expose(), &scope).await];
@@ -233,6 +227,7 @@ on_both_databases! {
     }
 
     async fn the_plain_calls_sign_in_refresh_and_begin_anew(provider: Provider) {
+        provider.with_long_tokens().await;
         let key = provider.api_key("alice", "openid profile offline_access quiz.read").await;
         let page = login(&provider, json!({ "api_key": key.expose() })).await;
         assert_eq!(page.status, 200, "{}", page.body);
@@ -264,10 +259,104 @@ on_both_databases! {
         assert!(narrow["refresh_token"].is_string(), "always, whatever the scopes");
         let none = login(&provider, json!({ "api_key": key.expose(), "scope": "email" })).await;
         assert_eq!((none.status.as_u16(), code_of(&none).as_str()), (400, "invalid_scope"));
-        // Refresh tokens of apps are not for here, whoever's they are.
+        // Refresh tokens of apps are not for here, whoever's they are, nor are these for there: here nobody authenticates.
         let app = provider.tokens("openid offline_access").await.text("refresh_token");
-        let page = provider.json("POST", "/v1/auth/refresh", json!({ "refresh_token": app }), &[]).await;
-        assert_eq!(code_of(&page), "invalid_refresh_token");
+        let of_platform = grant(&provider, key.expose(), &[]).await.text("refresh_token");
+        for foreign in [&app, &of_platform] {
+            let page = provider.json("POST", "/v1/auth/refresh", json!({ "refresh_token": foreign }), &[]).await;
+            assert_eq!((page.status.as_u16(), code_of(&page).as_str()), (401, "invalid_refresh_token"));
+        }
+        assert_eq!(provider.refresh("platform", &of_platform).await.status, 200);
+        let own = narrow["refresh_token"].as_str().expect("a token");
+        assert_eq!(provider.refresh("platform", own).await.error(), "invalid_grant");
+        assert_eq!(provider.json("POST", "/v1/auth/refresh", json!({ "refresh_token": own }), &[]).await.status, 200);
+    }
+
+    /// Whoever signs in anew for every request keeps what they got last, and fills no disk.
+    async fn a_key_opens_so_much_at_a_time_and_no_more(provider: Provider) {
+        let key = provider.api_key("alice", "openid offline_access").await;
+        let mut tokens = Vec::new();
+        for _ in 0..103 {
+            tokens.push(grant(&provider, key.expose(), &[]).await.text("refresh_token"));
+            let page = provider.json("POST", "/v1/auth/session", json!({ "api_key": key.expose() }), &[]).await;
+            assert_eq!(page.status, 204);
+        }
+        let counts = provider.row_counts().await;
+        let count = |table: &str| counts.iter().find(|(name, _)| name == table).map(|(_, count)| *count);
+        assert_eq!((count("grants"), count("sessions")), (Some(100), Some(100)));
+        assert_eq!(provider.refresh("platform", &tokens[2]).await.error(), "invalid_grant");
+        for token in &tokens[3..] {
+            assert_eq!(provider.refresh("platform", token).await.status, 200);
+        }
+    }
+
+    /// A session that a token began is no more than the token: it ends when that does, by itself or by revocation.
+    async fn a_session_from_a_token_ends_with_the_token(provider: Provider) {
+        provider.with_long_tokens().await;
+        let key = provider.api_key("alice", "openid profile offline_access").await;
+        for end in ["its own", "of its grant", "time"] {
+            let tokens = grant(&provider, key.expose(), &[]).await;
+            let access = tokens.text("access_token");
+            let mut browser = provider.browser();
+            let bearer = format!("Bearer {access}");
+            let began = call(&mut browser, "POST", "/v1/auth/session", Value::Null, &[("authorization", &bearer)]).await;
+            assert_eq!(began.status, 204, "{}", began.body);
+            assert_eq!(browser.get("/v1/me").await.status, 200);
+            match end {
+                "its own" => assert_eq!(provider.call("platform", "/revoke", &[("token", &access)]).await.status, 200),
+                "of its grant" => {
+                    let refresh = tokens.text("refresh_token");
+                    assert_eq!(provider.call("platform", "/revoke", &[("token", &refresh)]).await.status, 200);
+                }
+                _ => {
+                    for _ in 0..15 {
+                        provider.pass(Span::hours(11));
+                        browser.get("/v1/me").await;
+                    }
+                    provider.pass(Span::hours(4));
+                }
+            }
+            assert_eq!(browser.get("/v1/me").await.status, 401, "{end}");
+            assert_eq!(provider.bearer("GET", "/v1/me", key.expose()).await.status, 200, "{end}: the key goes on");
+        }
+    }
+
+    async fn a_rotated_key_has_a_successor_of_the_same_life(provider: Provider) {
+        let key = provider.api_key("alice", "openid").await;
+        let record = async |kid: &ApiKeyId| provider.app.store.listed_api_key(kid).await.expect("an answer").expect("the key").record;
+        let first = record(&key.kid).await;
+        let rotate = async |old| keyward::account::api_keys::rotate(&provider.app, &old, Span::hours(1), None).await;
+        let lost = rotate(first.clone()).await.expect("a key");
+        // Its answer was lost: it is ended, and the old one rotated again.
+        assert!(keyward::account::api_keys::revoke(&provider.app, &lost.record, "test", None).await.expect("an answer"));
+        let next = rotate(record(&key.kid).await).await.expect("a key").record;
+        assert_eq!(next.expires_at - next.created_at, Span::days(365));
+        assert_eq!(record(&key.kid).await.expires_at, lost.record.created_at + Span::hours(1));
+    }
+
+    async fn a_dead_key_moves_nobodys_caches(provider: Provider) {
+        let key = provider.api_key("alice", "openid").await;
+        let end = json!({ "api_key": key.expose() });
+        assert_eq!(provider.json("POST", "/v1/api-keys/self-revoke", end.clone(), &[]).await.status, 204);
+        provider.app.store.poll_changes().await.expect("an answer");
+        for _ in 0..3 {
+            assert_eq!(provider.json("POST", "/v1/api-keys/self-revoke", end.clone(), &[]).await.status, 204);
+            assert_eq!(provider.call("web", "/revoke", &[("token", key.expose())]).await.status, 200);
+            assert!(!provider.app.store.poll_changes().await.expect("an answer"), "nothing moved");
+        }
+    }
+
+    /// Another process revokes a key that this one still remembers: what is asked for a row of its own hears so at once.
+    async fn a_key_that_ended_elsewhere_is_a_bad_key(provider: Provider) {
+        let (other, _) = provider.second().await;
+        let key = provider.api_key("alice", "openid offline_access").await;
+        assert_eq!(provider.bearer("GET", "/v1/me", key.expose()).await.status, 200, "remembered");
+        let record = other.store.listed_api_key(&key.kid).await.expect("an answer").expect("the key").record;
+        assert!(keyward::account::api_keys::revoke(&other, &record, "test", None).await.expect("an answer"));
+        let page = login(&provider, json!({ "api_key": key.expose() })).await;
+        assert_eq!((page.status.as_u16(), code_of(&page).as_str()), (401, "invalid_api_key"));
+        let answer = grant(&provider, key.expose(), &[]).await;
+        assert_eq!((answer.status, answer.error()), (400, "invalid_grant"));
     }
 
     async fn a_browser_gets_a_session_that_stays_within_the_key(provider: Provider) {
@@ -305,7 +394,7 @@ on_both_databases! {
         let page = call(&mut browser, "POST", "/v1/me/api-keys", json!({ "name": "laptop" }), &[]).await;
         assert_eq!(page.status, 201, "{}", page.body);
         let made = page.json()["api_key"].clone();
-        assert_eq!(made["scopes"], json!(["openid", "profile", "email", "offline_access"]));
+        assert_eq!(made["scopes"], json!(["openid", "profile", "email", "roles", "groups", "offline_access"]));
         let (kid, key) = (made["id"].as_str().expect("an id"), made["key"].as_str().expect("a key"));
         assert!(key.starts_with(&format!("kw_uk_{kid}_")) && ApiKey::parse(key).is_some());
         assert!(made["expires_at"].as_str().expect("a time").ends_with('Z'));
@@ -454,7 +543,8 @@ on_both_databases! {
             assert_eq!(exchange(&provider, text, &[]).await.error(), "invalid_request", "{end}");
             assert_eq!(login(&provider, json!({ "api_key": text })).await.status, 401, "{end}");
             assert_eq!(browser.get("/v1/me").await.status, 401, "{end}: the session");
-            within_a_second(&provider, &other).await;
+            // What every process does twice a second.
+            other.store.poll_changes().await.expect("an answer");
             for credential in [text, &access, &bare] {
                 let bearer = format!("Bearer {credential}");
                 let page = call(&mut Browser::new(router.clone(), &provider.issuer), "GET", "/v1/me", Value::Null, &[("authorization", &bearer)]).await;
@@ -471,6 +561,7 @@ on_both_databases! {
     }
 
     async fn nothing_made_from_a_key_outlives_it(provider: Provider) {
+        provider.with_long_tokens().await;
         let scopes = Some("openid offline_access".parse().expect("scopes"));
         let wish = Wish { scopes, expires_in: Some(Span::hours(1)), ..Wish::default() };
         let key = provider.api_key_as("alice", wish).await;

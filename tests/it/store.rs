@@ -109,6 +109,7 @@ fn grant_for(user_id: &UserId, id: &GrantId, session: Option<&SessionId>) -> New
         user_id: user_id.clone(),
         session_id: session.cloned(),
         api_key_id: None,
+        facade: false,
         scope: "openid".parse().expect("a scope"),
         resources: Vec::new(),
         claims: ClaimsRequest::default(),

@@ -37,7 +37,7 @@ pub struct NewKey {
     /// What it is for.
     #[schema(example = "laptop", min_length = 1, max_length = 100)]
     name: String,
-    /// What it may do; without it, `openid profile email offline_access`.
+    /// What it may do; without it, `openid profile email roles groups offline_access`.
     #[serde(default)]
     scopes: Option<Vec<String>>,
     /// Resources that its tokens are for; none: unbound.
@@ -46,7 +46,7 @@ pub struct NewKey {
     /// Networks that it may be used from; none: from anywhere.
     #[serde(default)]
     allowed_cidrs: Vec<String>,
-    /// Seconds; without it, as long as keys live here.
+    /// Seconds; without it, what `api_keys.default_ttl` says, which is a year unless it was changed.
     #[serde(default)]
     #[schema(minimum = 1)]
     expires_in: Option<i64>,

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::openapi::Problems;
 use crate::account::sign_in;
+use crate::crypto::api_key::ApiKey;
 use crate::http::extract::bearer::{self, Bearer};
 use crate::http::extract::cookie::SESSION;
 use crate::http::extract::csrf::is_own_call;
@@ -19,7 +20,6 @@ use crate::http::oauth::token;
 use crate::http::problem::Problem;
 use crate::http::{Shared, Web, respond};
 use crate::issue::Tokens;
-use crate::live;
 use crate::protocol::client::{Client, RefreshTokenRotation};
 use crate::protocol::grant::TokenRequest;
 use crate::protocol::grant::api_key::ApiKeyGrant;
@@ -98,12 +98,7 @@ pub async fn refresh(
         let detail = "the refresh token is unknown, expired or revoked; sign in with the API key again";
         Problem::unauthorized("invalid_refresh_token", detail)
     };
-    // Others of this client belong to its own back end, which authenticates at /token.
-    let grant = live::refresh_token(&web.app, &body.refresh_token).await?.map(|(stored, _)| stored.grant);
-    if grant.is_none_or(|grant| grant.api_key_id.is_none()) {
-        return Err(refused());
-    }
-    let request = || Ok(TokenRequest::RefreshToken(RefreshToken::plain(body.refresh_token.clone())));
+    let request = || Ok(TokenRequest::RefreshToken(RefreshToken::facade(body.refresh_token.clone())));
     let tokens = token::tokens(&web.app, &client, address, request).await;
     answer(tokens.map_err(|error| Problem::of_grant(&error, refused))?)
 }
@@ -150,6 +145,7 @@ pub async fn begin_session(
         Some(_) if in_header => {
             return Err(Problem::invalid_request("the key came in the header and in the body"));
         }
+        Some(body) if !ApiKey::claims(&body.api_key) => return Err(Problem::invalid_api_key()),
         Some(body) => body.api_key,
         None => bearer::of_header(&headers)?,
     };
@@ -163,7 +159,9 @@ pub async fn begin_session(
     };
     let replaced = session::current(&web, &headers).await?;
     let replaced = replaced.map(|signed_in| signed_in.session);
-    let began = sign_in::begin_key_session(&web.app, key, user, bearer.scope().clone(), replaced.as_ref()).await?;
+    let reach = bearer.reach(key);
+    let expires_at = bearer.expires_at().min(key.expires_at);
+    let began = sign_in::begin_key_session(&web.app, user, reach, expires_at, replaced.as_ref(), address.0).await?;
     let Some((secret, lifetime)) = began else { return Err(Problem::invalid_api_key()) };
     let mut response = respond::empty(StatusCode::NO_CONTENT);
     if let Some(cookie) = SESSION.set(secret.expose(), Some(lifetime), web.secure) {

@@ -39,7 +39,7 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .method_not_allowed_fallback(method_not_allowed)
         .route(PREFIX, axum::routing::any(not_found))
         .route("/v1/{*rest}", axum::routing::any(not_found))
-        .layer(from_fn_with_state(Arc::clone(web), cors::registered_origins))
+        .layer(from_fn_with_state(Arc::clone(web), cors::registered_origins_of_api))
 }
 
 async fn not_found() -> Problem {

@@ -12,11 +12,12 @@ use crate::crypto::api_key::ApiKey;
 use crate::http::error::BearerError;
 use crate::http::extract::peer::ClientAddress;
 use crate::live::{self, LiveToken};
-use crate::protocol::api_key::ApiKeyRecord;
+use crate::protocol::api_key::{ApiKeyRecord, KeySession, Origin};
 use crate::protocol::claims;
 use crate::protocol::error::Error;
 use crate::protocol::grant::GrantRecord;
 use crate::protocol::scope::ScopeSet;
+use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
 use crate::store::api_keys::StoredApiKey;
 
@@ -50,18 +51,17 @@ impl Bearer {
         let refused =
             || Error::invalid_token("the access token is unknown, expired or revoked, or not for this issuer");
         if ApiKey::claims(text) {
-            let key = match api_keys::check(app, text, address.0).await? {
+            let opens = |key: &ApiKeyRecord, user: &User| {
+                let scope = key.scope_for(user, &app.metadata);
+                !key.exchange_only && app.metadata.audience(&key.audiences, &scope).contains(&app.metadata.issuer)
+            };
+            let key = match api_keys::check(app, text, address.0, opens).await? {
                 Ok(key) => key,
                 Err(Rejected::Bad) => return Err(refused().into()),
                 Err(Rejected::Throttled { retry_after }) => return Err(BearerError::Throttled { retry_after }),
             };
-            let Some(user) = &key.user else { return Err(refused().into()) };
-            let scope = key.record.scope_for(user, &app.metadata);
-            let audience = app.metadata.audience(&key.record.audiences, &scope);
-            if key.record.exchange_only || !audience.contains(&app.metadata.issuer) {
-                return Err(refused().into());
-            }
-            return Ok(Self::Key(key, scope));
+            let scope = key.user.as_ref().map(|user| key.record.scope_for(user, &app.metadata));
+            return Ok(Self::Key(key, scope.unwrap_or_default()));
         }
         let live = live::access_token(app, text, app.now()).await?.ok_or_else(refused)?;
         if !claims::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) {
@@ -90,6 +90,26 @@ impl Bearer {
         match self {
             Self::Token(live) => live.grant(),
             Self::Key(..) => None,
+        }
+    }
+
+    /// How far a session reaches that is begun by this key or token of it.
+    pub fn reach(&self, key: &ApiKeyRecord) -> KeySession {
+        let (audiences, origin) = match self {
+            Self::Key(..) => (key.audiences.clone(), None),
+            Self::Token(live) => {
+                (live.resources(), Some(Origin { jti: live.token.jti.clone(), grant_id: live.token.grant_id.clone() }))
+            }
+        };
+        let partner = self.user().and_then(|user| user.partner.clone());
+        KeySession { kid: key.kid.clone(), scope: self.scope().clone(), audiences, origin, partner }
+    }
+
+    /// When it ends by itself.
+    pub fn expires_at(&self) -> Timestamp {
+        match self {
+            Self::Token(live) => live.token.expires_at,
+            Self::Key(key, _) => key.record.expires_at,
         }
     }
 

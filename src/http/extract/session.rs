@@ -6,6 +6,7 @@ use super::cookie::SESSION;
 use crate::app::App;
 use crate::crypto::digest::sha256;
 use crate::http::Web;
+use crate::live;
 use crate::protocol::ids::ClientId;
 use crate::protocol::interaction::Consent;
 use crate::protocol::time::Span;
@@ -20,10 +21,25 @@ pub async fn current(web: &Web, headers: &HeaderMap) -> Result<Option<SignedIn>>
     let app = &web.app;
     let Some(token) = SESSION.read(headers, web.secure) else { return Ok(None) };
     let found = app.store.session(sha256(token.as_bytes()), app.config.sessions.idle, app.now()).await?;
-    if let Some(found) = &found {
-        touch(app, found).await;
+    let Some(found) = found else { return Ok(None) };
+    if !stands(app, &found).await? {
+        return Ok(None);
     }
-    Ok(found)
+    touch(app, &found).await;
+    Ok(Some(found))
+}
+
+/// Whether what the session leans on stands: the person's partner, and the key that it came from.
+async fn stands(app: &App, found: &SignedIn) -> Result<bool> {
+    if let Some(partner) = &found.user.partner
+        && !live::is_enabled(app, partner).await?
+    {
+        return Ok(false);
+    }
+    match &found.session.key {
+        None => Ok(true),
+        Some(key) => live::key_session(app, key, app.now()).await,
+    }
 }
 
 /// Who stands before an app, and what they have allowed it.
@@ -40,6 +56,9 @@ pub async fn visitor(web: &Web, headers: &HeaderMap, client: &ClientId) -> Resul
     let Some((signed_in, consent)) = app.store.session_and_consent(hash, client, idle, app.now()).await? else {
         return Ok(None);
     };
+    if !stands(app, &signed_in).await? {
+        return Ok(None);
+    }
     touch(app, &signed_in).await;
     Ok(Some(Visitor { signed_in, consent }))
 }

@@ -135,6 +135,7 @@ async fn issue(
     let app = &web.app;
     let now = app.now();
     let code = Code::new(ticket.id.clone(), random_bytes(app.rng.as_ref()));
+    let claims = interaction::claims_within(&ticket.request, &signed_in.session);
     let request = ticket.request;
     let grant = GrantRecord {
         id: ticket.id,
@@ -142,9 +143,10 @@ async fn issue(
         user_id: signed_in.user.id,
         session_id: Some(signed_in.session.id),
         api_key_id: signed_in.session.key.map(|key| key.kid),
+        facade: false,
         scope,
         resources: request.resources,
-        claims: request.claims,
+        claims,
         authentication: signed_in.session.authentication,
         offline,
         nonce: request.nonce,

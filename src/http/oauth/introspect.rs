@@ -84,9 +84,12 @@ async fn describe_refresh_token(app: &App, client: &Client, token: &str) -> Stor
     let Some(state) = live_state(&grant, owner, now).filter(|state| state.generation == generation) else {
         return Ok(None);
     };
-    let key_stands = grant.api_key_id.is_none() || live::key_of_grant(app, &grant, now).await?.is_some();
+    let key = live::key_of_grant(app, &grant, now).await?;
+    let key_stands = grant.api_key_id.is_none() || key.is_some();
     if !mine || !user.is_active() || !key_stands {
         return Ok(None);
     }
-    Ok(Some(introspection::refresh_token(&grant, &app.metadata.issuer, state.expires_at)))
+    let expires_at = key.map_or(state.expires_at, |key| key.expires_at.min(state.expires_at));
+    let scope = app.metadata.allowed(&grant.scope, &user);
+    Ok(Some(introspection::refresh_token(&grant, &scope, &app.metadata.issuer, expires_at)))
 }

@@ -16,7 +16,7 @@ use crate::http::extract::peer::ClientAddress;
 use crate::http::{Shared, Web, respond};
 use crate::issue::{self, Minted, Tokens};
 use crate::live;
-use crate::protocol::api_key::ApiKeyRecord;
+use crate::protocol::api_key::{ApiKeyRecord, may_present};
 use crate::protocol::client::{Client, GrantType};
 use crate::protocol::error::Error;
 use crate::protocol::grant::api_key::TOKEN_TYPE_ACCESS_TOKEN;
@@ -134,14 +134,14 @@ async fn decide(
             (request.decide(client, metadata, refresh_token::Facts { grant, generation, user, key }, now), seed)
         }
         TokenRequest::ApiKey(request) => {
-            let key = match api_keys::check(app, &request.unverified_key, address.0).await? {
+            let opens = |_: &ApiKeyRecord, user: &User| may_present(client, user);
+            let key = match api_keys::check(app, &request.unverified_key, address.0, opens).await? {
                 Ok(key) => Some(key),
                 Err(Rejected::Bad) => None,
                 Err(Rejected::Throttled { retry_after }) => return Err(TokenError::throttled(retry_after)),
             };
             let facts = api_key::Facts {
-                // Where it may be used from was checked with the rest.
-                admitted: key.is_some(),
+                from: address.0,
                 key: key.and_then(|key| Some((key.record.clone(), key.user.clone()?))),
                 grant_id: GrantId::from_random(random_bytes(app.rng.as_ref())),
             };

@@ -2,6 +2,8 @@
 //! (RFC 8693 §2.1). They differ in their parameters and in what a bad key is called: `invalid_grant` there,
 //! `invalid_request` here (RFC 8693 §2.2.2).
 
+use std::net::IpAddr;
+
 use super::{Commit, Grant, GrantRecord, Issuance, KeyUse, RefreshState, Refusal, Subject};
 use crate::protocol::api_key::{ApiKeyRecord, TOKEN_TYPE_API_KEY, may_present};
 use crate::protocol::claims::{Authentication, ClaimsRequest};
@@ -43,8 +45,8 @@ pub struct ApiKeyGrant {
 pub struct Facts {
     /// The key, if it was given out, and its person.
     pub key: Option<(ApiKeyRecord, User)>,
-    /// It was presented from a network that it may be used from.
-    pub admitted: bool,
+    /// Where it was presented from.
+    pub from: Option<IpAddr>,
     /// The id of the grant that this may become.
     pub grant_id: GrantId,
 }
@@ -72,7 +74,11 @@ impl ApiKeyGrant {
         }
         // Logical names of services (§2.1 `audience`) are the URIs of our resources, as `resource` is.
         let mut resources = params.resources();
-        resources.extend(params.get("audience").map(str::to_owned).filter(|uri| !resources.contains(uri)));
+        for uri in params.all("audience") {
+            if !resources.iter().any(|known| known == uri) {
+                resources.push(uri.to_owned());
+            }
+        }
         Ok(Self {
             spelling: Spelling::TokenExchange,
             unverified_key: subject_token.to_owned(),
@@ -120,7 +126,7 @@ impl Grant for ApiKeyGrant {
 
     fn decide(self, client: &Client, metadata: &Metadata, facts: Facts, now: Timestamp) -> Result<Issuance, Refusal> {
         let counts = |(key, user): &(ApiKeyRecord, User)| {
-            key.is_live(now) && user.is_active() && facts.admitted && may_present(client, user)
+            key.is_live(now) && key.admits(facts.from) && user.is_active() && may_present(client, user)
         };
         let (key, user) = facts.key.filter(counts).ok_or_else(|| self.bad_key())?;
         let resources = self.resources(&key, metadata)?;
@@ -142,6 +148,7 @@ impl Grant for ApiKeyGrant {
                 user_id: user.id.clone(),
                 session_id: None,
                 api_key_id: Some(key.kid.clone()),
+                facade: self.spelling == Spelling::Facade,
                 scope: scope.clone(),
                 resources: resources.clone(),
                 claims: ClaimsRequest::default(),
@@ -186,7 +193,8 @@ mod tests {
     }
 
     fn decide(query: &str, key: Option<(ApiKeyRecord, User)>, client: &Client) -> Result<Issuance, ErrorCode> {
-        let facts = Facts { key, admitted: !query.contains("outside"), grant_id: GrantId::from_random([1; 16]) };
+        let from = "192.0.2.1".parse().ok();
+        let facts = Facts { key, from, grant_id: GrantId::from_random([1; 16]) };
         let decided = parse(query).map_err(|error| error.code)?.decide(client, &metadata(), facts, NOW);
         decided.map_err(|refusal| refusal.error.code)
     }
@@ -228,7 +236,7 @@ mod tests {
             ("expired", key(&|key| key.expires_at = NOW), &plain, ""),
             ("revoked", key(&|key| key.revoked_at = Some(NOW)), &plain, ""),
             ("owner disabled", Some((api_key(), User { disabled_at: Some(NOW), ..user() })), &plain, ""),
-            ("outside its networks", key(&|_| ()), &plain, "&outside=1"),
+            ("outside its networks", key(&|key| key.allowed_cidrs = vec!["10.0.0.0/8".parse().unwrap()]), &plain, ""),
             ("of another partner", of_partner("other"), &partner, ""),
         ] {
             for (spelling, code) in [("api_key=k", InvalidGrant), (EXCHANGE, InvalidRequest)] {
@@ -307,7 +315,7 @@ mod tests {
             assert_eq!((issued.refresh.is_some(), issued.grant.is_some()), (refreshes, refreshes), "{query}");
             assert_eq!(issued.commit, if refreshes { Commit::Create } else { Commit::Nothing });
         }
-        let facts = Facts { key: Some((api_key(), user())), admitted: true, grant_id: GrantId::from_random([1; 16]) };
+        let facts = Facts { key: Some((api_key(), user())), from: None, grant_id: GrantId::from_random([1; 16]) };
         let facade = ApiKeyGrant::facade("k".to_owned(), Some("openid".parse().unwrap()));
         assert_eq!(facade.decide(&no_refresh, &metadata(), facts, NOW).unwrap().refresh, Some(0));
     }

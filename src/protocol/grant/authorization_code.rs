@@ -105,7 +105,11 @@ impl Grant for AuthorizationCode {
         let resources = super::narrow_resources(&grant.resources, &self.resources, metadata)?;
         let refreshes = client.metadata.allows(GrantType::RefreshToken);
         let refresh_expires_at = refreshes.then(|| super::refresh_expiry(client, metadata, key.as_ref(), now));
-        let scope = metadata.scope_for(&metadata.allowed(&grant.scope, &user), &resources);
+        let allowed = metadata.allowed(&grant.scope, &user);
+        if allowed.is_empty() {
+            return Err(Error::invalid_scope("nothing of what was granted may be had any more").into());
+        }
+        let scope = metadata.scope_for(&allowed, &resources);
         Ok(Issuance {
             subject: Subject::User(Box::new(user)),
             scope,

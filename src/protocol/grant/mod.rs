@@ -80,6 +80,8 @@ pub struct GrantRecord {
     pub session_id: Option<SessionId>,
     /// The API key that it was made from, and ends with.
     pub api_key_id: Option<ApiKeyId>,
+    /// Made by a sign-in call where no client authenticates; its refresh tokens are used there and nowhere else.
+    pub facade: bool,
     pub scope: ScopeSet,
     pub resources: Vec<String>,
     pub claims: ClaimsRequest,
@@ -255,7 +257,10 @@ fn live_key(
     if grant.api_key_id.is_none() {
         return Ok(None);
     }
-    let key = key.filter(|key| key.is_live(now) && super::api_key::may_present(client, user)).ok_or(KeyEnded)?;
+    let within =
+        |key: &ApiKeyRecord| key.audiences.is_empty() || grant.resources.iter().all(|uri| key.audiences.contains(uri));
+    let counts = |key: &ApiKeyRecord| key.is_live(now) && within(key) && super::api_key::may_present(client, user);
+    let key = key.filter(counts).ok_or(KeyEnded)?;
     Ok(Some(KeyUse::of(&key, client, user)))
 }
 
@@ -307,6 +312,7 @@ pub(crate) mod tests {
             exchange_only: false,
             predecessor: None,
             created_at: Timestamp(0),
+            lifetime: Span::days(10),
             expires_at: NOW + Span::days(10),
             revoked_at: None,
         }
@@ -319,6 +325,7 @@ pub(crate) mod tests {
             user_id: UserId::new("alice"),
             session_id: Some(SessionId::new("s")),
             api_key_id: None,
+            facade: false,
             scope: "openid profile quiz.read".parse().unwrap(),
             resources: vec!["https://quiz.test".to_owned(), "https://any.test".to_owned()],
             claims: ClaimsRequest::default(),

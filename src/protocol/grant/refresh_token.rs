@@ -17,6 +17,8 @@ pub struct RefreshToken {
     pub unverified_token: String,
     scope: Option<ScopeSet>,
     resources: Vec<String>,
+    /// By the call that needs no client authentication.
+    facade: bool,
 }
 
 pub struct Facts {
@@ -31,9 +33,9 @@ pub struct Facts {
 }
 
 impl RefreshToken {
-    /// A refresh that asks for nothing but what was granted.
-    pub const fn plain(unverified_token: String) -> Self {
-        Self { unverified_token, scope: None, resources: Vec::new() }
+    /// A refresh by the call that needs no client authentication.
+    pub const fn facade(unverified_token: String) -> Self {
+        Self { unverified_token, scope: None, resources: Vec::new(), facade: true }
     }
 }
 
@@ -47,12 +49,14 @@ impl Grant for RefreshToken {
             unverified_token: token.to_owned(),
             scope: scope.map_err(|_| Error::invalid_scope("scope holds a character that RFC 6749 3.3 forbids"))?,
             resources: params.resources(),
+            facade: false,
         })
     }
 
     fn decide(self, client: &Client, metadata: &Metadata, facts: Facts, now: Timestamp) -> Result<Issuance, Refusal> {
         let unknown = || Error::invalid_grant("the refresh token is unknown, expired, revoked or of another client");
-        let grant = facts.grant.filter(|grant| grant.client_id == client.id).ok_or_else(unknown)?;
+        let own = |grant: &GrantRecord| grant.client_id == client.id && grant.facade == self.facade;
+        let grant = facts.grant.filter(own).ok_or_else(unknown)?;
         let state = live_state(&grant, client, now).ok_or_else(unknown)?;
         let user = facts.user.filter(User::is_active).ok_or_else(unknown)?;
         let key = super::live_key(&grant, facts.key, client, &user, now).map_err(|super::KeyEnded| unknown())?;
@@ -70,6 +74,9 @@ impl Grant for RefreshToken {
             Standing::Unissued => return Err(unknown().into()),
         };
         let granted = metadata.allowed(&grant.scope.intersection(&client.metadata.scope), &user);
+        if granted.is_empty() {
+            return Err(Error::invalid_scope("nothing of what was granted may be had any more").into());
+        }
         let scope = narrow_scope(&granted, self.scope.as_ref())?;
         let resources = super::narrow_resources(&grant.resources, &self.resources, metadata)?;
         Ok(Issuance {

@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::Method;
 use keyward::crypto::digest::sha256;
-use keyward::protocol::client::SigningAlg;
+use keyward::protocol::client::{GrantType, SigningAlg};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::jwt::Key;
@@ -15,7 +16,8 @@ use crate::authorize::{enc, hidden, open};
 use crate::login::SESSION;
 use crate::on_both_databases;
 use crate::support::{
-    Backend, CALLBACK, Provider, TokenAnswer, VERIFIER, call, challenge, spa_fields, spa_url, tables,
+    Backend, Browser, CALLBACK, Provider, TokenAnswer, VERIFIER, call, challenge, json as api, spa_fields, spa_url,
+    tables,
 };
 
 /// Every row of every table as text; bytes stand in it as hexadecimal digits.
@@ -94,6 +96,32 @@ impl Secrets {
     }
 }
 
+/// An API key, at every door that takes one.
+async fn keys(provider: &Provider, browser: &mut Browser, secrets: &mut Secrets) {
+    let made = api(browser, "POST", "/v1/me/api-keys", json!({ "name": "laptop" }), &[]).await;
+    let key = made.json()["api_key"]["key"].as_str().expect("a key").to_owned();
+    // Behind the id, which lists show.
+    secrets.text("API key", &key[23..]);
+    let grant = [("grant_type", GrantType::ApiKey.as_str()), ("api_key", &key)];
+    let login = provider.json("POST", "/v1/auth/api-key/login", json!({ "api_key": key }), &[]).await;
+    let login = TokenAnswer { status: login.status.as_u16(), body: login.json() };
+    for answer in [&provider.token("platform", &grant).await, &login] {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        secrets.tokens(answer);
+    }
+    let mut other = provider.browser();
+    let began = api(&mut other, "POST", "/v1/auth/session", json!({ "api_key": key }), &[]).await;
+    assert_eq!(began.status, 204, "{}", began.body);
+    secrets.random("session cookie of a key", &other.cookies[SESSION]);
+    assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 200);
+    assert_eq!(provider.bearer("GET", &format!("/v1/me?api_key={key}"), &key).await.status, 200);
+    provider.introspect("rs", &key).await;
+    assert_eq!(provider.call("web", "/revoke", &[("token", &key)]).await.status, 200);
+    let refused = provider.json("POST", "/v1/auth/api-key/login", json!({ "api_key": key }), &[]).await;
+    assert_eq!(refused.status, 401);
+    provider.app.store.flush_key_uses().await.expect("written");
+}
+
 /// A day of an app and of a person, with all that goes wrong in it.
 pub async fn walk(provider: &Provider) -> Secrets {
     let mut secrets = Secrets::default();
@@ -160,6 +188,7 @@ pub async fn walk(provider: &Provider) -> Secrets {
     for answer in [&tokens, &refreshed, &of_web, &of_spa, &second, &third, &own] {
         secrets.tokens(answer);
     }
+    keys(provider, &mut browser, &mut secrets).await;
     // A token in the URL, and the end.
     let leaked = format!("/userinfo?access_token={}", enc(&tokens.text("access_token")));
     assert_eq!(browser.get(&leaked).await.status, 400);

@@ -115,8 +115,6 @@ grant_types = [
     "refresh_token",
 ]
 scope = "openid profile email roles groups offline_access quiz.read teach"
-access_token_ttl = "7d"
-refresh_token_ttl = "30d"
 refresh_token_rotation = "never"
 [[clients]]
 client_id = "rs"
@@ -394,6 +392,11 @@ impl Provider {
         let user = self.app.store.user(&self.user_id(username).await).await.expect("an answer").expect("a person");
         let wish = Wish { name: "test".to_owned(), ..wish };
         api_keys::mint_for_user(&self.app, &user, wish, None, None).await.expect("a key").key
+    }
+
+    /// Gives `platform` the lifetimes of the first seed system: 7 and 30 days.
+    pub async fn with_long_tokens(&self) {
+        self.change_client("platform", |record| record.client.metadata.access_token_ttl = Some(Span::days(7))).await;
     }
 
     /// A call of the JSON API.
