@@ -1,9 +1,9 @@
 //! API keys: what proves them, whose they are, when they were last used.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use moka::sync::Cache;
 use sqlx::any::AnyRow;
 use tokio::sync::Notify;
 
@@ -23,8 +23,6 @@ pub struct StoredApiKey {
     pub mac: Vec<u8>,
     /// Which pepper the code was made with.
     pub pepper: i64,
-    /// When its use was last noted, in epoch milliseconds; 0: never.
-    noted_at: AtomicI64,
 }
 
 impl StoredApiKey {
@@ -122,12 +120,11 @@ impl Store {
         }
         let before = known.before();
         let sql = concat!(
-            "SELECT k.mac, k.pepper, n.used_at, ",
+            "SELECT k.mac, k.pepper, ",
             key_columns!(),
             ", ",
             user_columns!(),
-            " FROM api_keys k LEFT JOIN users u ON u.id = k.user_id LEFT JOIN api_key_uses n ON n.kid = k.kid
-             WHERE k.kid = $1"
+            " FROM api_keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.kid = $1"
         );
         let row = self.db.row(|| sqlx::query(sql).bind(kid.as_str().to_owned())).await?;
         let Some(row) = row else { return Ok(None) };
@@ -137,7 +134,6 @@ impl Store {
             record,
             mac: column(&row, "mac")?,
             pepper: column(&row, "pepper")?,
-            noted_at: AtomicI64::new(column::<Option<i64>>(&row, "used_at")?.unwrap_or_default()),
         });
         known.put(kid.clone(), before, &key);
         Ok(Some(key))
@@ -356,11 +352,20 @@ const MANY: usize = 4096;
 /// Uses in one statement, the most that fit first.
 const BATCHES: [usize; 3] = [128, 16, 1];
 
+/// Keys of which it is remembered when they were last noted; one that is forgotten is noted once more.
+const REMEMBERED: u64 = 50_000;
+
 /// Uses that were noted and are not written yet.
-#[derive(Default)]
 pub(super) struct PendingUses {
     waiting: Mutex<Vec<Use>>,
     many: Notify,
+    noted_at: Cache<ApiKeyId, Timestamp>,
+}
+
+impl Default for PendingUses {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), many: Notify::default(), noted_at: Cache::new(REMEMBERED) }
+    }
 }
 
 #[derive(Clone)]
@@ -401,15 +406,14 @@ fn note(uses: &[Use]) -> Statement<'static> {
 impl Store {
     /// Notes that a key was used; written soon, many at a time.
     pub fn note_key_use(&self, key: &StoredApiKey, from: Option<IpAddr>, now: Timestamp) {
-        let noted_at = key.noted_at.load(Ordering::Relaxed);
-        let rested = noted_at == 0 || now >= Timestamp(noted_at) + NOTE_EVERY;
-        let first = |()| key.noted_at.compare_exchange(noted_at, now.millis(), Ordering::Relaxed, Ordering::Relaxed);
-        if !rested || first(()).is_err() {
+        let kid = &key.record.kid;
+        if self.key_uses.noted_at.get(kid).is_some_and(|noted_at| now < noted_at + NOTE_EVERY) {
             return;
         }
+        self.key_uses.noted_at.insert(kid.clone(), now);
         let from = from.map(|from| from.to_canonical().to_string());
         let mut waiting = self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(Use { kid: key.record.kid.clone(), at: now, from });
+        waiting.push(Use { kid: kid.clone(), at: now, from });
         if waiting.len() >= MANY {
             self.key_uses.many.notify_one();
         }

@@ -5,6 +5,7 @@
 mod checkpoint;
 mod group;
 mod postgres;
+mod readers;
 #[cfg(test)]
 mod tests;
 
@@ -29,11 +30,11 @@ use super::{Pool, Result, StoreError};
 use crate::telemetry::metrics::Timer;
 use crate::telemetry::traces;
 use group::Queue;
+use readers::{READERS, Readers};
 
 pub(super) type Conn = AnyConnection;
 pub(super) type Statement<'q> = Query<'q, Any, AnyArguments>;
 
-const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// A restart of PostgreSQL leaves every connection of the pool stale at once.
 const STALE_AT_ONCE: u32 = POSTGRES_CONNECTIONS;
@@ -54,19 +55,21 @@ pub(super) enum Kind {
 
 #[derive(Clone)]
 pub(super) struct Db {
-    pool: AnyPool,
     options: AnyConnectOptions,
-    writer: Writer,
+    ways: Ways,
 }
 
+/// How a database is read and written.
 #[derive(Clone)]
-enum Writer {
+enum Ways {
     Sqlite {
+        readers: Arc<Readers>,
         queue: Queue,
         path: PathBuf,
     },
-    /// Every write holds the lock for reading until it is done, so that closing can wait for all of them.
     Postgres {
+        pool: AnyPool,
+        /// Every write holds it for reading until it is done, so that closing can wait for all of them.
         running: Arc<RwLock<()>>,
     },
 }
@@ -93,15 +96,9 @@ impl Db {
         let lock = lock_file(&lock_path(path)).await?;
         configure_sqlite(&mut writer, false).await.map_err(unusable)?;
         drop(lock);
-        let pool = AnyPoolOptions::new()
-            .max_connections(SQLITE_READERS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .after_connect(|conn, _| Box::pin(configure_sqlite(conn, true)))
-            .connect_with(options.clone())
-            .await?;
+        let readers = Arc::new(Readers::open(options.clone()).await.map_err(unusable)?);
         let queue = Queue::start(writer, options.clone());
-        Ok(Self { pool, options, writer: Writer::Sqlite { queue, path: path.to_owned() } })
+        Ok(Self { options, ways: Ways::Sqlite { readers, queue, path: path.to_owned() } })
     }
 
     async fn open_postgres(url: &str) -> Result<Self> {
@@ -122,21 +119,21 @@ impl Db {
             })
             .connect_with(options.clone())
             .await?;
-        Ok(Self { pool, options, writer: Writer::Postgres { running: Arc::default() } })
+        Ok(Self { options, ways: Ways::Postgres { pool, running: Arc::default() } })
     }
 
     /// Applies the migrations that are missing. Processes that start at once take turns: PostgreSQL has an
     /// advisory lock for it, SQLite a lock file beside the database.
     pub(super) async fn migrate(&self) -> Result<()> {
-        let lock = match &self.writer {
-            Writer::Sqlite { path, .. } => Some(lock_file(&lock_path(path)).await?),
-            Writer::Postgres { .. } => None,
+        let lock = match &self.ways {
+            Ways::Sqlite { path, .. } => Some(lock_file(&lock_path(path)).await?),
+            Ways::Postgres { .. } => None,
         };
         let migrations = migrations();
         // On a connection of its own, with the rights to write. `run_direct` and not `run`: the latter's generic
         // `Acquire` would make this future one that no other thread may run.
         let mut conn = self.options.connect().await?;
-        if let Writer::Sqlite { .. } = &self.writer {
+        if let Ways::Sqlite { .. } = &self.ways {
             configure_sqlite(&mut conn, false).await?;
         }
         let outcome = migrations.run_direct(None, &mut conn, false).await;
@@ -154,53 +151,72 @@ impl Db {
     }
 
     pub(super) fn kind(&self) -> Kind {
-        match &self.writer {
-            Writer::Sqlite { .. } => Kind::Sqlite,
-            Writer::Postgres { .. } => Kind::Postgres,
+        match &self.ways {
+            Ways::Sqlite { .. } => Kind::Sqlite,
+            Ways::Postgres { .. } => Kind::Postgres,
         }
     }
 
     pub(super) fn pool(&self) -> Pool {
-        let (size, idle) = (self.pool.size() as usize, self.pool.num_idle());
-        let most = self.pool.options().get_max_connections() as usize;
-        Pool { in_use: size.saturating_sub(idle), idle, most }
+        match &self.ways {
+            Ways::Sqlite { readers, .. } => {
+                let (in_use, idle) = readers.counts();
+                Pool { in_use, idle, most: READERS }
+            }
+            Ways::Postgres { pool, .. } => {
+                let (size, idle) = (pool.size() as usize, pool.num_idle());
+                let most = pool.options().get_max_connections() as usize;
+                Pool { in_use: size.saturating_sub(idle), idle, most }
+            }
+        }
     }
 
     /// Waits for the writes that were accepted, then ends the connections.
     pub(super) async fn close(&self) {
-        match &self.writer {
-            // Whatever stands in the queue is done before this is.
-            Writer::Sqlite { .. } => {
+        match &self.ways {
+            Ways::Sqlite { readers, .. } => {
+                // Whatever stands in the queue is done before this is.
                 if let Err(error) = self.write(|_| Box::pin(async { Ok(()) })).await {
                     tracing::warn!(%error, "closing the database");
                 }
+                readers.close().await;
             }
-            Writer::Postgres { running } => drop(running.write().await),
+            Ways::Postgres { pool, running } => {
+                drop(running.write().await);
+                pool.close().await;
+            }
         }
-        self.pool.close().await;
     }
 
     /// At most one row. `statement` builds the query anew if the connection turns out to be stale.
     pub(super) async fn row(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Option<AnyRow>> {
         let _watched = (Timer::db_read(), traces::step("database read"));
+        let pool = match &self.ways {
+            Ways::Sqlite { readers, .. } => return Ok(readers.row(statement()).await?),
+            Ways::Postgres { pool, .. } => pool,
+        };
         for _ in 0..STALE_AT_ONCE {
-            match statement().fetch_optional(&self.pool).await {
+            match statement().fetch_optional(pool).await {
                 Err(error) if is_stale(&error) => {}
                 other => return Ok(other?),
             }
         }
-        Ok(statement().fetch_optional(&self.pool).await?)
+        Ok(statement().fetch_optional(pool).await?)
     }
 
     pub(super) async fn rows(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Vec<AnyRow>> {
         let _watched = (Timer::db_read(), traces::step("database read"));
+        let pool = match &self.ways {
+            Ways::Sqlite { readers, .. } => return Ok(readers.rows(statement()).await?),
+            Ways::Postgres { pool, .. } => pool,
+        };
         for _ in 0..STALE_AT_ONCE {
-            match statement().fetch_all(&self.pool).await {
+            match statement().fetch_all(pool).await {
                 Err(error) if is_stale(&error) => {}
                 other => return Ok(other?),
             }
         }
-        Ok(statement().fetch_all(&self.pool).await?)
+        Ok(statement().fetch_all(pool).await?)
     }
 
     /// Runs one statement that changes something and answers after its commit: the number of rows it changed. On
@@ -211,10 +227,10 @@ impl Db {
         statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
     ) -> Result<u64> {
         let _watched = (Timer::db_write(), traces::step("database write"));
-        match &self.writer {
-            Writer::Sqlite { queue, .. } => queue.execute(statement).await,
-            Writer::Postgres { running } => {
-                let pool = self.pool.clone();
+        match &self.ways {
+            Ways::Sqlite { queue, .. } => queue.execute(statement).await,
+            Ways::Postgres { pool, running } => {
+                let pool = pool.clone();
                 spawn(running, async move { postgres::execute(&pool, statement).await }).await
             }
         }
@@ -227,10 +243,10 @@ impl Db {
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let _watched = (Timer::db_write(), traces::step("database write"));
-        match &self.writer {
-            Writer::Sqlite { queue, .. } => queue.write(write).await,
-            Writer::Postgres { running } => {
-                let pool = self.pool.clone();
+        match &self.ways {
+            Ways::Sqlite { queue, .. } => queue.write(write).await,
+            Ways::Postgres { pool, running } => {
+                let pool = pool.clone();
                 spawn(running, async move { postgres::write(&pool, write).await }).await
             }
         }

@@ -33,19 +33,20 @@ async fn every_sqlite_connection_is_set_to_keep_what_it_acknowledges() {
 
     // All of them at once, so that each is asked.
     let mut readers = Vec::new();
-    for _ in 0..SQLITE_READERS {
-        readers.push(db.pool.acquire().await.unwrap());
+    let Ways::Sqlite { readers: own, .. } = &db.ways else { unreachable!("it is SQLite") };
+    for _ in 0..READERS {
+        readers.push(own.take().await.unwrap());
     }
     for reader in &mut readers {
         assert_eq!(settings(reader).await.unwrap(), expected(1));
-        let written = sqlx::query("CREATE TABLE t (a TEXT)").execute(&mut **reader).await;
+        let written = sqlx::query("CREATE TABLE t (a TEXT)").execute(&mut *reader).await;
         assert!(written.is_err(), "a reader cannot write");
     }
     // Those that replace them are no different.
     for reader in readers {
         reader.close().await.unwrap();
     }
-    assert_eq!(settings(&mut db.pool.acquire().await.unwrap()).await.unwrap(), expected(1));
+    assert_eq!(settings(&mut own.take().await.unwrap()).await.unwrap(), expected(1));
 
     assert_eq!(ask_writer(&db, |conn| Box::pin(settings(conn))).await.unwrap(), expected(0));
     db.close().await;
