@@ -11,7 +11,6 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::Checkpoints;
 use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statement, configure_sqlite, sqlite_code};
 use crate::store::{Result, StoreError};
 use crate::telemetry::metrics;
@@ -90,8 +89,6 @@ struct Batch {
 
 /// The SQLite writer: takes what waits, runs it in one transaction, commits, answers.
 async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::Receiver<Job>) {
-    leave_checkpoints(&mut conn).await;
-    let mut checkpoints = Checkpoints::start(options.clone());
     while let Some(first) = jobs.recv().await {
         let mut batch = Batch { waiting: VecDeque::from([first]), ran: Vec::new() };
         while batch.waiting.len() < BATCH {
@@ -101,7 +98,6 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
         let outcome = run_batch(&mut conn, &options, &mut batch).await;
         if outcome.is_ok() {
             metrics::commit_batch(batch.ran.len());
-            checkpoints.after(batch.ran.len());
         }
         let why = outcome.err();
         if let Some(why) = &why {
@@ -150,25 +146,15 @@ async fn begin(conn: &mut Conn, options: &AnyConnectOptions) -> sqlx::Result<()>
     }
 }
 
-/// They are made beside the writer.
-async fn leave_checkpoints(conn: &mut Conn) {
-    if let Err(error) = execute(conn, "PRAGMA wal_autocheckpoint = 0").await {
-        tracing::debug!(%error, "the writer goes on making checkpoints itself");
-    }
-}
-
 /// Puts a new connection in the place of one that may be broken; where there is none to be had, the old one stays.
 async fn replace(conn: &mut Conn, options: &AnyConnectOptions) {
     match connect(options).await {
-        Ok(fresh) => {
-            *conn = fresh;
-            leave_checkpoints(conn).await;
-        }
+        Ok(fresh) => *conn = fresh,
         Err(error) => tracing::warn!(%error, "the writer has no new connection"),
     }
 }
 
-pub(super) async fn connect(options: &AnyConnectOptions) -> sqlx::Result<Conn> {
+async fn connect(options: &AnyConnectOptions) -> sqlx::Result<Conn> {
     let mut conn = options.connect().await?;
     configure_sqlite(&mut conn, false).await?;
     Ok(conn)

@@ -2,7 +2,6 @@
 //! request can cancel: on SQLite one task commits them in groups (`group.rs`), on PostgreSQL each is a transaction of
 //! its own. A write is acknowledged only after its commit.
 
-mod checkpoint;
 mod group;
 mod postgres;
 mod readers;

@@ -279,7 +279,8 @@ on_both_databases! {
                 }
             })
             .await;
-            // The other process learns of it within a second; this one knows.
+            // What every process does twice a second: the key was ended at the other one.
+            provider.app.store.poll_changes().await.expect("an answer");
             for opened in opened.into_iter().flatten() {
                 match opened {
                     Opened::Tokens(access, refresh) => {
