@@ -320,6 +320,7 @@ mod tests {
             roles: vec!["student".to_owned()],
             groups: Vec::new(),
             partner: None,
+            external_id: None,
             disabled_at: None,
             updated_at: Timestamp(5000),
         }

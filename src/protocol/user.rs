@@ -19,6 +19,8 @@ pub struct User {
     pub groups: Vec<String>,
     /// Whose person it is; `None` for people who sign in on our own pages.
     pub partner: Option<ClientId>,
+    /// The partner's own id for the person.
+    pub external_id: Option<String>,
     pub disabled_at: Option<Timestamp>,
     pub updated_at: Timestamp,
 }

@@ -12,6 +12,7 @@ pub mod events;
 pub mod grants;
 pub mod keys;
 pub mod limits;
+pub mod onboardings;
 pub mod purge;
 mod remembered;
 pub mod sessions;

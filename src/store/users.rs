@@ -51,7 +51,7 @@ pub struct Namesakes {
 macro_rules! user_columns {
     () => {
         "u.id AS user_id, u.username, u.email, u.email_verified, u.claims AS user_claims, \
-         u.roles, u.groups, u.realm, u.disabled_at AS user_disabled_at, u.updated_at AS user_updated_at"
+         u.roles, u.groups, u.realm, u.external_id, u.disabled_at AS user_disabled_at, u.updated_at AS user_updated_at"
     };
 }
 pub(super) use user_columns;
@@ -67,6 +67,7 @@ pub(super) fn read(row: &AnyRow) -> Result<User> {
         roles: from_json("user", column(row, "roles")?)?,
         groups: from_json("user", column(row, "groups")?)?,
         partner: Some(column::<String>(row, "realm")?).filter(|realm| realm != REALM_DIRECT).map(ClientId::new),
+        external_id: column(row, "external_id")?,
         disabled_at: disabled_at.map(Timestamp),
         updated_at: Timestamp(column(row, "user_updated_at")?),
     })

@@ -14,6 +14,7 @@ use crate::ambient::Stopwatch;
 const HTTP_REQUESTS: &str = "http_server_request_duration_seconds";
 const TOKEN_REQUESTS: &str = "keyward_token_requests_total";
 const SIGN_INS: &str = "keyward_sign_ins_total";
+const ONBOARDING: &str = "keyward_onboarding_total";
 const RATE_LIMITED: &str = "keyward_rate_limited_total";
 const PASSWORD_HASH: &str = "keyward_password_hash_seconds";
 const PASSWORD_HASHES: &str = "keyward_password_hashes";
@@ -109,6 +110,7 @@ fn describe() {
     describe_histogram!(HTTP_REQUESTS, "Time from a request's head to its answer's head.");
     describe_counter!(TOKEN_REQUESTS, "Requests to the token endpoint by grant_type and by error code, or success.");
     describe_counter!(SIGN_INS, "Sign-in attempts by method and result.");
+    describe_counter!(ONBOARDING, "Steps of partners' people on their way in, by partner and outcome.");
     describe_counter!(RATE_LIMITED, "What was refused because a rate limit was used up.");
     describe_histogram!(PASSWORD_HASH, "Time of one Argon2id computation, without the wait for its turn.");
     describe_gauge!(PASSWORD_HASHES, "Password hashes that run and that wait for their turn.");
@@ -225,6 +227,13 @@ impl SignIn {
 
 pub fn sign_in(method: &'static str, result: SignIn) {
     count(SIGN_INS, [("method", method), ("result", result.as_str())]);
+}
+
+/// What a step of an onboarding came to. The partner is one that an operator has registered.
+pub fn onboarding(partner: &str, outcome: &'static str) {
+    if is_installed() {
+        counter!(ONBOARDING, "partner" => partner.to_owned(), "outcome" => outcome).increment(1);
+    }
 }
 
 pub fn rate_limited(action: &'static str) {

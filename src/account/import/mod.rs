@@ -265,6 +265,7 @@ mod tests {
             roles: vec!["student".to_owned()],
             groups: Vec::new(),
             partner: None,
+            external_id: None,
             disabled_at: None,
             updated_at: Timestamp(0),
         }
