@@ -70,7 +70,6 @@ CREATE TABLE imports (
     id         TEXT   NOT NULL PRIMARY KEY,
     partner_id TEXT   NOT NULL REFERENCES clients (id) ON DELETE CASCADE,
     state      TEXT   NOT NULL,
-    done       BIGINT NOT NULL,
     total      BIGINT NOT NULL,
     reason     TEXT,
     due_at     BIGINT NOT NULL,

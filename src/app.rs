@@ -1,5 +1,7 @@
 //! Everything a request may need, in one bag without behaviour of its own.
 
+use tokio::sync::Notify;
+
 use crate::ambient::{SharedClock, SharedRng, random_bytes};
 use crate::config::Config;
 use crate::keys::Keyring;
@@ -19,6 +21,8 @@ pub struct App {
     pub keys: Keyring,
     pub limits: Limiter,
     pub passwords: Hasher,
+    /// Somebody has brought an import.
+    pub imports: Notify,
 }
 
 impl App {
@@ -29,7 +33,7 @@ impl App {
         let metadata = metadata(&config);
         let limits = Limiter::new(store.clone(), keys.server.limits, config.rate_limits.clone());
         let passwords = Hasher::new(&config.passwords, &random_bytes(rng.as_ref()))?;
-        Ok(Self { config, metadata, clock, rng, store, keys, limits, passwords })
+        Ok(Self { config, metadata, clock, rng, store, keys, limits, passwords, imports: Notify::new() })
     }
 
     pub fn now(&self) -> Timestamp {

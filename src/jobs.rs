@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::account::partner::imports;
 use crate::account::signing_keys;
 use crate::app::App;
 use crate::telemetry::metrics;
@@ -14,6 +15,8 @@ use crate::telemetry::metrics;
 /// How often other processes' changes are looked for: a cached answer is never older than twice this.
 const POLL: Duration = Duration::from_millis(500);
 const PURGE: Duration = Duration::from_secs(30);
+/// How often imports are looked for that another process left behind.
+const IMPORTS: Duration = Duration::from_secs(2);
 const USES: Duration = Duration::from_secs(2);
 const KEYS: Duration = Duration::from_secs(60);
 /// Bounds what histograms hold between two scrapes.
@@ -31,6 +34,8 @@ pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
     }));
     let uses = Arc::clone(app);
     tokio::spawn(note_key_uses(uses, stop.clone()));
+    let imports = Arc::clone(app);
+    tokio::spawn(work_at_imports(imports, stop.clone()));
     let keys = Arc::clone(app);
     tokio::spawn(every(KEYS, stop.clone(), (), async move |()| maintain_keys(&keys).await));
 }
@@ -83,6 +88,25 @@ async fn note_key_uses(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         if let Err(error) = app.store.flush_key_uses().await {
             tracing::warn!(%error, "when API keys were used could not be written; trying again later");
             tokio::time::sleep(USES).await;
+        }
+    }
+}
+
+/// Works at partners' imports: those of this process at once, those that another left behind when their lease is over.
+async fn work_at_imports(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let stopping = stop.clone();
+    loop {
+        let worked = imports::work(&app, || *stopping.borrow()).await;
+        if let Err(error) = &worked {
+            tracing::warn!(%error, "an import could not go on; trying again later");
+        }
+        if matches!(worked, Ok(true)) && !*stopping.borrow() {
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(IMPORTS) => {}
+            () = app.imports.notified() => {}
+            _ = stop.changed() => return,
         }
     }
 }

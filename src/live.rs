@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::crypto::api_key::ApiKey;
 use crate::crypto::jws::TYP_ACCESS_TOKEN;
 use crate::crypto::refresh::RefreshToken;
-use crate::protocol::api_key::{ApiKeyRecord, KeySession, Kind};
+use crate::protocol::api_key::{ApiKeyRecord, KeySession, Kind, Owner};
 use crate::protocol::claims::{GRANT_ID, KEY_ID, audience};
 use crate::protocol::grant::GrantRecord;
 use crate::protocol::ids::{ApiKeyId, ClientId, GrantId};
@@ -19,6 +19,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
 use crate::store::Result;
 use crate::store::api_keys::StoredApiKey;
+use crate::store::clients::ClientRecord;
 use crate::store::grants::StoredGrant;
 use crate::store::standing::Standing;
 
@@ -102,6 +103,11 @@ pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Opti
     if standing.revoked || !grant_stands(token.grant_id.as_ref(), &standing) {
         return Ok(None);
     }
+    if let Some(stored) = &standing.grant
+        && !partner_stands(app, &stored.user).await?
+    {
+        return Ok(None);
+    }
     let scope = token.claims.get("scope").and_then(Value::as_str).and_then(|scope| scope.parse().ok());
     let mut live = LiveToken { token, scope: scope.unwrap_or_default(), standing, key };
     if let Some(user) = live.user() {
@@ -120,7 +126,15 @@ async fn stands(app: &App, key: &StoredApiKey, now: Timestamp) -> Result<bool> {
     if !key.record.is_live(now) || key.user.as_ref().is_some_and(|user| !user.is_active()) {
         return Ok(false);
     }
-    match key.user.as_ref().and_then(|user| user.partner.as_ref()) {
+    match &key.user {
+        None => Ok(true),
+        Some(user) => partner_stands(app, user).await,
+    }
+}
+
+/// Whether the person's partner is switched on, where they have one.
+pub async fn partner_stands(app: &App, user: &User) -> Result<bool> {
+    match &user.partner {
         None => Ok(true),
         Some(partner) => is_enabled(app, partner).await,
     }
@@ -143,11 +157,35 @@ pub async fn api_key(app: &App, text: &str, from: Option<IpAddr>, now: Timestamp
     Ok(usable.then_some(key))
 }
 
+/// The key that a text is, if it is a partner's own, counts, and may be used from there; with the partner.
+pub async fn partner_key(
+    app: &App,
+    text: &str,
+    from: Option<IpAddr>,
+    now: Timestamp,
+) -> Result<Option<(Arc<StoredApiKey>, Arc<ClientRecord>)>> {
+    let Some(key) = known_api_key(app, text).await? else { return Ok(None) };
+    let Owner::Partner(partner) = &key.record.owner else { return Ok(None) };
+    if !key.record.admits(from) || !key.record.is_live(now) {
+        return Ok(None);
+    }
+    let partner = partner_client(app, partner).await?;
+    Ok(partner.map(|partner| (key, partner)))
+}
+
+/// The client, if it is a partner and switched on.
+pub async fn partner_client(app: &App, id: &ClientId) -> Result<Option<Arc<ClientRecord>>> {
+    let record = app.store.client(id).await?;
+    Ok(record.filter(|record| record.client.is_enabled() && record.client.metadata.partner))
+}
+
 /// Whether what a session from a key leans on stands: the key, and the token that it was begun by.
 pub async fn key_session(app: &App, session: &KeySession, now: Timestamp) -> Result<bool> {
-    match app.store.api_key(&session.kid).await? {
-        Some(key) if stands(app, &key, now).await? => {}
-        _ => return Ok(false),
+    if let Some(kid) = &session.kid {
+        match app.store.api_key(kid).await? {
+            Some(key) if stands(app, &key, now).await? => {}
+            _ => return Ok(false),
+        }
     }
     let Some(origin) = &session.origin else { return Ok(true) };
     let standing = app.store.standing(&origin.jti, origin.grant_id.as_ref()).await?;

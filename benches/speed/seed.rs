@@ -252,6 +252,7 @@ impl Origin {
         let user_id = UserId::from_random(random_bytes(rng));
         let claims = serde_json::json!({ "name": "Alice Archer", "given_name": "Alice", "family_name": "Archer" });
         let user = NewUser {
+            of_partner: None,
             id: user_id.clone(),
             username: Some("alice".to_owned()),
             email: Some("alice@example.com".to_owned()),

@@ -19,6 +19,7 @@ use crate::protocol::scope::{PARTNER_USERS, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::Result;
+use crate::store::clients::ClientRecord;
 use crate::store::api_keys::{KeyCreation, KeyRotation, NewApiKey, StoredApiKey};
 use crate::store::events::EventKind;
 
@@ -40,9 +41,33 @@ pub async fn check(
     opens: impl Fn(&ApiKeyRecord, &User) -> bool,
 ) -> Result<std::result::Result<Arc<StoredApiKey>, Rejected>> {
     let now = app.now();
-    if let Some(key) = live::api_key(app, text, from, now).await?
-        && key.user.as_ref().is_some_and(|user| opens(&key.record, user))
-    {
+    let found = live::api_key(app, text, from, now).await?;
+    let found = found.filter(|key| key.user.as_ref().is_some_and(|user| opens(&key.record, user)));
+    taken(app, text, found, from, now).await
+}
+
+/// The same for a partner's own key, with the partner that it is of.
+pub async fn check_partners(
+    app: &App,
+    text: &str,
+    from: Option<IpAddr>,
+) -> Result<std::result::Result<(Arc<StoredApiKey>, Arc<ClientRecord>), Rejected>> {
+    let now = app.now();
+    let found = live::partner_key(app, text, from, now).await?;
+    let (key, partner) = found.unzip();
+    let checked = taken(app, text, key, from, now).await?;
+    Ok(checked.and_then(|key| Ok((key, partner.ok_or(Rejected::Bad)?))))
+}
+
+/// Notes the use of a good key, and counts a bad one.
+async fn taken(
+    app: &App,
+    text: &str,
+    found: Option<Arc<StoredApiKey>>,
+    from: Option<IpAddr>,
+    now: Timestamp,
+) -> Result<std::result::Result<Arc<StoredApiKey>, Rejected>> {
+    if let Some(key) = found {
         app.store.note_key_use(&key, from, now);
         return Ok(Ok(key));
     }
@@ -86,11 +111,34 @@ pub async fn mint_for_user(
     default: Option<&ScopeSet>,
     address: Option<IpAddr>,
 ) -> std::result::Result<Minted, MintError> {
+    let now = app.now();
+    let terms = terms_for_user(app, user, wish, default, now)?;
+    mint(app, Owner::User(user.id.clone()), terms, address, now).await
+}
+
+/// A key for somebody who is about to be made, to be written together with them.
+pub(super) fn draw_for_user(
+    app: &App,
+    user: &User,
+    wish: Wish,
+    now: Timestamp,
+) -> std::result::Result<(Minted, NewApiKey), Unacceptable> {
+    let terms = terms_for_user(app, user, wish, None, now)?;
+    let minted = draw(app, Owner::User(user.id.clone()), terms, None, now);
+    let new = stored(app, &minted);
+    Ok((minted, new))
+}
+
+fn terms_for_user(
+    app: &App,
+    user: &User,
+    wish: Wish,
+    default: Option<&ScopeSet>,
+    now: Timestamp,
+) -> std::result::Result<Terms, Unacceptable> {
     let own = DEFAULT_SCOPES.parse().unwrap_or_default();
     let ceiling = ceiling_of(user, &app.metadata);
-    let now = app.now();
-    let terms = terms(wish, default.unwrap_or(&own), ceiling, &app.metadata, app.config.api_keys, now)?;
-    mint(app, Owner::User(user.id.clone()), terms, address, now).await
+    terms(wish, default.unwrap_or(&own), ceiling, &app.metadata, app.config.api_keys, now)
 }
 
 /// Makes a key of a partner's own, for its administration.

@@ -21,8 +21,13 @@ pub struct About<'a> {
 }
 
 pub async fn record(app: &App, kind: EventKind, about: About<'_>) -> Result<()> {
+    app.store.record_event(event(app, kind, about)).await
+}
+
+/// An event to be written with the change that it tells of.
+pub fn event(app: &App, kind: EventKind, about: About<'_>) -> Event {
     let detail = about.detail.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
-    let event = Event {
+    Event {
         id: random_token::<16>(app.rng.as_ref()),
         at: app.now(),
         kind,
@@ -30,6 +35,5 @@ pub async fn record(app: &App, kind: EventKind, about: About<'_>) -> Result<()> 
         client_id: about.client_id.cloned(),
         address: about.address.map(|address| address.to_string()),
         detail: detail.collect::<Map<_, _>>(),
-    };
-    app.store.record_event(event).await
+    }
 }

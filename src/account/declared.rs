@@ -91,6 +91,7 @@ pub async fn create_user(
     };
     let id = UserId::from_random(random_bytes(app.rng.as_ref()));
     let user = NewUser {
+        of_partner: None,
         id: id.clone(),
         username: username.clone(),
         email: email.clone(),

@@ -4,5 +4,6 @@ pub mod api_keys;
 pub mod audit;
 pub mod declared;
 pub mod import;
+pub mod partner;
 pub mod sign_in;
 pub mod signing_keys;

@@ -10,7 +10,7 @@ use crate::crypto::digest::sha256;
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
 use crate::limit::{Action, Place, Throttled};
-use crate::protocol::api_key::KeySession;
+use crate::protocol::api_key::{KeySession, ceiling_of};
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{SessionId, UserId};
 use crate::protocol::interaction::Session;
@@ -204,26 +204,74 @@ pub async fn begin_key_session(
     replaced: Option<&Session>,
     address: Option<IpAddr>,
 ) -> Result<Option<(Secret<String>, Span)>> {
+    let Some(kid) = reach.kid.clone() else { return Ok(None) };
+    let expires_at = until.min(app.now() + app.config.sessions.absolute);
+    let detail = [("key_id", kid.as_str())];
+    let authentication = Authentication::of_api_key();
+    let proof = Proof::ApiKey(kid.clone(), Box::new(reach));
+    let began = begin_lent_session(app, user, proof, authentication, expires_at, replaced).await?;
+    metrics::sign_in(metrics::API_KEY, metrics::SignIn::of(began.is_some()));
+    if began.is_some() {
+        record_sign_in(app, user, address, &detail).await?;
+    }
+    Ok(began)
+}
+
+/// Begins a session for the person that a partner's link is about, in place of the one this browser had. Returns the
+/// secret for the cookie with its life; `None` where the link was used or the account disabled meanwhile.
+pub async fn begin_handed_over_session(
+    app: &App,
+    user: &User,
+    link: [u8; 32],
+    replaced: Option<&Session>,
+    address: Option<IpAddr>,
+) -> Result<Option<(Secret<String>, Span)>> {
+    let Some(partner) = user.partner.clone() else { return Ok(None) };
+    let ceiling = ceiling_of(user, &app.metadata);
+    let scope = app.metadata.all_scopes().filter(|token| ceiling(token)).map(str::to_owned).collect();
+    let detail = [("by", "partner"), ("partner", partner.as_str())];
+    let reach = KeySession { kid: None, scope, audiences: Vec::new(), origin: None, partner: Some(partner.clone()) };
+    let expires_at = app.now() + app.config.sessions.absolute;
+    let (proof, authentication) = (Proof::HandOff(link, Box::new(reach)), Authentication::of_handoff());
+    let began = begin_lent_session(app, user, proof, authentication, expires_at, replaced).await?;
+    metrics::sign_in(metrics::HANDOFF, metrics::SignIn::of(began.is_some()));
+    if began.is_some() {
+        record_sign_in(app, user, address, &detail).await?;
+    }
+    Ok(began)
+}
+
+/// A session that somebody else's credential opens: always a new one.
+async fn begin_lent_session(
+    app: &App,
+    user: &User,
+    proof: Proof,
+    authentication: Authentication,
+    expires_at: Timestamp,
+    replaced: Option<&Session>,
+) -> Result<Option<(Secret<String>, Span)>> {
     let now = app.now();
     let token = random_token::<32>(app.rng.as_ref());
-    let expires_at = until.min(now + app.config.sessions.absolute);
-    let kid = reach.kid.clone();
     let session = NewSession {
         id: SessionId::from_random(random_bytes(app.rng.as_ref())),
         token_hash: sha256(token.as_bytes()),
         user_id: user.id.clone(),
-        proof: Proof::ApiKey(Box::new(reach)),
-        authentication: Authentication::of_api_key(),
+        proof,
+        authentication,
         expires_at,
     };
     let began = app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
-    if !began {
-        return Ok(None);
-    }
-    let detail = [("key_id", kid.as_str())];
-    let about = About { user_id: Some(&user.id), address, detail: &detail, ..About::default() };
-    audit::record(app, EventKind::SignedIn, about).await?;
-    Ok(Some((Secret::new(token), expires_at - now)))
+    Ok(began.then(|| (Secret::new(token), expires_at - now)))
+}
+
+async fn record_sign_in(
+    app: &App,
+    user: &User,
+    address: Option<IpAddr>,
+    detail: &[(&'static str, &str)],
+) -> Result<()> {
+    let about = About { user_id: Some(&user.id), address, detail, ..About::default() };
+    audit::record(app, EventKind::SignedIn, about).await
 }
 
 /// Ends the session with its online grants.

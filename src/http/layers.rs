@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 use super::error::{Fault, body_refused};
 use super::extract::peer::{self, ClientAddress};
 use super::pages::{self, error::PageError};
+use super::partner;
 use super::problem::Problem;
 use super::serve::{BodyFate, BodyProblem};
 use super::{Shared, Web, api};
@@ -181,11 +182,16 @@ fn trace_parent(request: &Request) -> Option<traces::Parent<'_>> {
 
 /// A body that is announced as too large is refused before anybody waits for it.
 async fn run(request: Request, next: Next, fate: &BodyFate) -> Response {
-    if request.body().size_hint().lower() > BODY_LIMIT as u64 {
+    if request.body().size_hint().lower() > body_limit(request.uri().path()) as u64 {
         fate.set_too_large();
         return Response::default();
     }
     next.run(request).await
+}
+
+/// One kind of body may be larger than all others; who sends it is known before it is read.
+fn body_limit(path: &str) -> usize {
+    if path.ends_with(partner::imports::PATH) { partner::imports::BODY_LIMIT } else { BODY_LIMIT }
 }
 
 /// How an answer looks that no handler gave.

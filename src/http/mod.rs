@@ -10,6 +10,7 @@ pub mod extract;
 pub mod layers;
 pub mod oauth;
 pub mod pages;
+pub mod partner;
 pub mod problem;
 pub mod respond;
 pub mod serve;
@@ -25,7 +26,7 @@ use crate::protocol::metadata::path;
 use oauth::discovery::Document;
 use oauth::{authorize, discovery, introspect, revoke, token, userinfo};
 use pages::chrome::Branding;
-use pages::{assets, consent, login, logout};
+use pages::{assets, consent, handoff, login, logout};
 
 /// Routes that `serve` can serve.
 pub type Routes = Router;
@@ -85,6 +86,7 @@ pub fn router(web: &Shared) -> Routes {
         .route(path::LOGIN, get(login::show).post(login::submit))
         .route(path::CONSENT, get(consent::show).post(consent::submit))
         .route(path::LOGOUT, get(logout::get).post(logout::post))
+        .route(path::HANDOFF, get(handoff::show).post(handoff::submit))
         .route(&format!("{}{{name}}", assets::PREFIX), get(assets::asset))
         .method_not_allowed_fallback(pages::method_not_allowed)
         .merge(called)

@@ -15,6 +15,8 @@ use super::user::User;
 
 /// `acr` of whatever came from a key and not from a person at a page.
 pub const ACR_API_KEY: &str = "urn:keyward:acr:api-key";
+/// `acr` of a sign-in that a partner vouched for.
+pub const ACR_HANDOFF: &str = "urn:keyward:acr:handoff";
 /// `subject_token_type` of a key in a token exchange (RFC 8693 §3), and its `token_type_hint`.
 pub const TOKEN_TYPE_API_KEY: &str = "urn:keyward:oauth:token-type:api-key";
 
@@ -133,10 +135,11 @@ pub fn actor<'a>(client: Option<&'a Client>, owner: &'a User) -> Option<&'a Clie
     owner.partner.as_ref().or_else(|| client?.partner())
 }
 
-/// A session that came from a key.
+/// A session that came from a key, or from a partner that handed a browser over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySession {
-    pub kid: ApiKeyId,
+    /// `None` of a hand-off.
+    pub kid: Option<ApiKeyId>,
     /// The most that may come from the session.
     pub scope: ScopeSet,
     /// The resources that tokens from it may be for; empty: unbound.

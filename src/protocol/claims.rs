@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::api_key::ACR_API_KEY;
+use super::api_key::{ACR_API_KEY, ACR_HANDOFF};
 use super::client::SigningAlg;
 use super::error::Error;
 use super::scope::ScopeSet;
@@ -187,6 +187,11 @@ impl Authentication {
     /// That of an API key.
     pub fn of_api_key() -> Self {
         Self { auth_time: None, acr: ACR_API_KEY.to_owned(), amr: Vec::new() }
+    }
+
+    /// That of a partner that handed a browser over.
+    pub fn of_handoff() -> Self {
+        Self { auth_time: None, acr: ACR_HANDOFF.to_owned(), amr: Vec::new() }
     }
 
     /// Its claims, in tokens of both kinds.

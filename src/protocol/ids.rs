@@ -59,3 +59,11 @@ id! {
     /// The public part of an API key, which names it wherever the key itself must not stand.
     ApiKeyId
 }
+id! {
+    /// One person's way in, from the partner's request to the first use.
+    OnboardingId
+}
+id! {
+    /// Many registrations at once.
+    ImportId
+}

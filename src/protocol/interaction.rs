@@ -336,7 +336,7 @@ mod tests {
             let scope = "openid".parse().unwrap();
             let partner = partner.map(ClientId::new);
             let audiences = vec!["https://quiz.test".to_owned()];
-            let key = KeySession { kid: ApiKeyId::new("k"), scope, audiences, origin: None, partner };
+            let key = KeySession { kid: Some(ApiKeyId::new("k")), scope, audiences, origin: None, partner };
             Session { authentication, key: Some(key), ..session(BEFORE) }
         };
         let of = |partner: Option<&str>| {

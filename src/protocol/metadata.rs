@@ -4,7 +4,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::api_key::{ACR_API_KEY, TOKEN_TYPE_API_KEY};
+use super::api_key::{ACR_API_KEY, ACR_HANDOFF, TOKEN_TYPE_API_KEY};
 use super::claims;
 use super::client::{AuthMethod, GrantType, RefreshTokenRotation, SigningAlg};
 use super::error::Error;
@@ -28,6 +28,8 @@ pub mod path {
     pub const LOGOUT: &str = "/logout";
     pub const LOGIN: &str = "/login";
     pub const CONSENT: &str = "/consent";
+    /// The page of a partner's link.
+    pub const HANDOFF: &str = "/handoff";
 }
 
 /// How long relying parties may keep `/jwks` and the discovery documents.
@@ -97,6 +99,11 @@ impl Metadata {
 
     pub fn supports_scope(&self, token: &str) -> bool {
         scope::STANDARD.contains(&token) || self.scopes.iter().any(|declared| declared.name == token)
+    }
+
+    /// Every scope that there is for people.
+    pub fn all_scopes(&self) -> impl Iterator<Item = &str> {
+        scope::STANDARD.into_iter().chain(self.scopes.iter().map(|declared| declared.name.as_str()))
     }
 
     /// Whether somebody with these roles may have the scope. One that left the configuration is nobody's.
@@ -195,7 +202,7 @@ impl Metadata {
             members.insert("end_session_endpoint".to_owned(), self.url(path::LOGOUT).into());
             members.insert("subject_types_supported".to_owned(), json!(["public"]));
             members.insert("id_token_signing_alg_values_supported".to_owned(), json!(names(SigningAlg::ALL)));
-            members.insert("acr_values_supported".to_owned(), json!([ACR_PASSWORD, ACR_API_KEY]));
+            members.insert("acr_values_supported".to_owned(), json!([ACR_PASSWORD, ACR_API_KEY, ACR_HANDOFF]));
             members.insert("claim_types_supported".to_owned(), json!(["normal"]));
             members.insert("claims_supported".to_owned(), json!(claims::supported()));
             members.insert("ui_locales_supported".to_owned(), json!(["en"]));

@@ -14,6 +14,7 @@ pub mod introspection;
 pub mod logout;
 pub mod metadata;
 pub mod params;
+pub mod partner;
 pub mod pkce;
 pub mod redirect_uri;
 pub mod registration;

@@ -3,6 +3,7 @@
 
 use url::Url;
 
+use super::api_key::is_partner_scope;
 use super::client::{ClientMetadata, GrantType};
 use super::metadata::{Metadata, RESPONSE_TYPE_CODE};
 use super::redirect_uri::check_registrable;
@@ -15,7 +16,8 @@ pub fn problems(client: &ClientMetadata, metadata: &Metadata) -> Vec<String> {
     let public = client.is_public();
     check_uris(client, public, &mut problems);
     check_grants(client, public, &mut problems);
-    for token in client.scope.iter().filter(|token| !metadata.supports_scope(token)) {
+    let has = |token: &str| metadata.supports_scope(token) || (client.partner && is_partner_scope(token));
+    for token in client.scope.iter().filter(|token| !has(token)) {
         problems.push(format!("scope: `{token}` is neither a standard scope nor declared under [[scopes]]"));
     }
     let ttls = [
@@ -124,6 +126,8 @@ mod tests {
             ),
             (ClientMetadata { allowed_origins: vec!["https://app.test".to_owned()], ..web() }, None),
             (ClientMetadata { partner: true, ..machine(false) }, None),
+            (ClientMetadata { partner: true, scope: "partner.users".parse().unwrap(), ..machine(false) }, None),
+            (ClientMetadata { scope: "partner.users".parse().unwrap(), ..machine(false) }, Some("scope")),
             (
                 ClientMetadata {
                     partner: true,

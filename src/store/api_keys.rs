@@ -1,15 +1,12 @@
-//! API keys: what proves them, whose they are, when they were last used.
+//! API keys: what proves them and whose they are. When they were last used is `key_uses.rs`.
 
-use std::net::IpAddr;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
-use moka::sync::Cache;
 use sqlx::any::AnyRow;
-use tokio::sync::Notify;
 
-use super::db::{Conn, Statement};
+use super::db::Conn;
 use super::users::{self, user_columns};
-use super::{Result, Store, StoreError, column, from_json, grants, sessions, to_json};
+use super::{Result, Store, StoreError, column, from_json, grants, onboardings, sessions, to_json};
 use crate::protocol::api_key::{ApiKeyRecord, Kind, MAX_KEYS, MAX_LIVE_KEYS, Owner};
 use crate::protocol::ids::{ApiKeyId, ClientId, UserId};
 use crate::protocol::time::{Span, Timestamp};
@@ -102,6 +99,17 @@ fn read(row: &AnyRow) -> Result<ApiKeyRecord> {
     })
 }
 
+/// What [`read_listed`] reads, before its condition.
+macro_rules! listed {
+    () => {
+        concat!(
+            "SELECT n.used_at, n.used_ip, ",
+            key_columns!(),
+            " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid WHERE "
+        )
+    };
+}
+
 fn read_listed(row: &AnyRow) -> Result<ListedApiKey> {
     Ok(ListedApiKey {
         record: read(row)?,
@@ -151,6 +159,9 @@ impl Store {
                     return Ok(KeyCreation::TooMany);
                 }
                 insert(conn, &new).await?;
+                if let Owner::User(id) = &new.record.owner {
+                    onboardings::key_issued(conn, id, now).await?;
+                }
                 Ok(KeyCreation::Created)
             })
         });
@@ -185,9 +196,7 @@ impl Store {
         macro_rules! page_of {
             ($owner:literal) => {
                 concat!(
-                    "SELECT n.used_at, n.used_ip, ",
-                    key_columns!(),
-                    " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid WHERE ",
+                    listed!(),
                     $owner,
                     " AND ($2 = ''
                          OR (k.created_at, k.kid) < (SELECT a.created_at, a.kid FROM api_keys a WHERE a.kid = $2))
@@ -207,11 +216,7 @@ impl Store {
 
     /// One key as its owner sees it.
     pub async fn listed_api_key(&self, kid: &ApiKeyId) -> Result<Option<ListedApiKey>> {
-        let sql = concat!(
-            "SELECT n.used_at, n.used_ip, ",
-            key_columns!(),
-            " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid WHERE k.kid = $1"
-        );
+        let sql = concat!(listed!(), "k.kid = $1");
         let row = self.db.row(|| sqlx::query(sql).bind(kid.as_str().to_owned())).await?;
         row.as_ref().map(read_listed).transpose()
     }
@@ -261,7 +266,7 @@ pub(super) async fn hold(conn: &mut Conn, kid: &ApiKeyId, now: Timestamp) -> Res
     Ok(done.rows_affected() > 0)
 }
 
-async fn insert(conn: &mut Conn, new: &NewApiKey) -> Result<()> {
+pub(super) async fn insert(conn: &mut Conn, new: &NewApiKey) -> Result<()> {
     let key = &new.record;
     let (kind, user, client) = match &key.owner {
         Owner::User(id) => (Kind::User, Some(id.as_str()), None),
@@ -343,105 +348,4 @@ async fn revoke(conn: &mut Conn, kid: &ApiKeyId, reason: &'static str, now: Time
     sessions::end_all_of_key(conn, kid).await?;
     grants::revoke_all_of_key(conn, kid, now).await?;
     Ok(done.rows_affected() > 0)
-}
-
-/// How often the use of one key is noted at most: a row that every request writes would make every request slow.
-const NOTE_EVERY: Span = Span::minutes(1);
-/// Uses that wait before they are written without waiting for the next round.
-const MANY: usize = 4096;
-/// Uses in one statement, the most that fit first.
-const BATCHES: [usize; 3] = [128, 16, 1];
-
-/// Keys of which it is remembered when they were last noted; one that is forgotten is noted once more.
-const REMEMBERED: u64 = 50_000;
-
-/// Uses that were noted and are not written yet.
-pub(super) struct PendingUses {
-    waiting: Mutex<Vec<Use>>,
-    many: Notify,
-    noted_at: Cache<ApiKeyId, Timestamp>,
-}
-
-impl Default for PendingUses {
-    fn default() -> Self {
-        Self { waiting: Mutex::default(), many: Notify::default(), noted_at: Cache::new(REMEMBERED) }
-    }
-}
-
-#[derive(Clone)]
-struct Use {
-    kid: ApiKeyId,
-    at: Timestamp,
-    from: Option<String>,
-}
-
-/// Only for keys that are still there, and never back in time.
-macro_rules! note_uses {
-    ($values:expr) => {
-        format!(
-            "WITH v (kid, used_at, used_ip) AS (VALUES {})
-             INSERT INTO api_key_uses (kid, used_at, used_ip)
-             SELECT v.kid, v.used_at, v.used_ip FROM v JOIN api_keys k ON k.kid = v.kid WHERE true
-             ON CONFLICT (kid) DO UPDATE SET used_at = excluded.used_at, used_ip = COALESCE(excluded.used_ip, api_key_uses.used_ip)
-             WHERE api_key_uses.used_at < excluded.used_at",
-            $values
-        )
-    };
-}
-/// For each of [`BATCHES`].
-static NOTES: LazyLock<[String; BATCHES.len()]> = LazyLock::new(|| {
-    let row = |at: usize| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3);
-    BATCHES.map(|size| note_uses!((0..size).map(row).collect::<Vec<_>>().join(", ")))
-});
-
-/// As many uses as one of [`BATCHES`] takes.
-fn note(uses: &[Use]) -> Statement<'static> {
-    let nth = BATCHES.iter().position(|size| *size <= uses.len()).unwrap_or(BATCHES.len() - 1);
-    let sql = NOTES[nth].as_str();
-    uses.iter().fold(sqlx::query(sql), |statement, one| {
-        statement.bind(one.kid.as_str().to_owned()).bind(one.at.millis()).bind(one.from.clone())
-    })
-}
-
-impl Store {
-    /// Notes that a key was used; written soon, many at a time.
-    pub fn note_key_use(&self, key: &StoredApiKey, from: Option<IpAddr>, now: Timestamp) {
-        let kid = &key.record.kid;
-        if self.key_uses.noted_at.get(kid).is_some_and(|noted_at| now < noted_at + NOTE_EVERY) {
-            return;
-        }
-        self.key_uses.noted_at.insert(kid.clone(), now);
-        let from = from.map(|from| from.to_canonical().to_string());
-        let mut waiting = self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(Use { kid: kid.clone(), at: now, from });
-        if waiting.len() >= MANY {
-            self.key_uses.many.notify_one();
-        }
-    }
-
-    /// Returns once so many uses wait that they should not wait longer.
-    pub async fn many_key_uses(&self) {
-        self.key_uses.many.notified().await;
-    }
-
-    /// Writes the uses that wait. What cannot be written waits on.
-    pub async fn flush_key_uses(&self) -> Result<()> {
-        let mut uses = std::mem::take(&mut *self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        // In the order of the table, so that each of its pages is written once; of one key only the last.
-        uses.sort_by(|one, other| (&one.kid, other.at).cmp(&(&other.kid, one.at)));
-        uses.dedup_by(|later, first| later.kid == first.kid);
-        while let Some(size) = BATCHES.into_iter().find(|size| *size <= uses.len()) {
-            let batch = uses.split_off(uses.len() - size);
-            let again = batch.clone();
-            if let Err(error) = self.db.execute(move || note(&batch)).await {
-                let mut waiting = self.key_uses.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.extend(again);
-                waiting.extend(uses);
-                // A database that is away for long must not fill the memory.
-                waiting.truncate(16 * MANY);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
 }

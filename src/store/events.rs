@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::db::{Conn, Statement};
 use super::{Result, Store, to_json};
 use crate::protocol::client::wire_enum;
 use crate::protocol::ids::{ClientId, UserId};
@@ -20,6 +21,11 @@ wire_enum! {
         ApiKeyCreated = "api_key_created",
         ApiKeyRotated = "api_key_rotated",
         ApiKeyRevoked = "api_key_revoked",
+        UserCreated = "user_created",
+        UserChanged = "user_changed",
+        UserDisabled = "user_disabled",
+        UserEnabled = "user_enabled",
+        UserDeleted = "user_deleted",
     }
 }
 
@@ -39,20 +45,27 @@ pub struct Event {
 
 impl Store {
     pub async fn record_event(&self, event: Event) -> Result<()> {
-        let sql = "INSERT INTO events (id, at, kind, user_id, client_id, address, detail)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let detail = to_json("event", &event.detail)?;
-        let statement = move || {
-            sqlx::query(sql)
-                .bind(event.id.clone())
-                .bind(event.at.millis())
-                .bind(event.kind.as_str())
-                .bind(event.user_id.as_ref().map(|id| id.as_str().to_owned()))
-                .bind(event.client_id.as_ref().map(|id| id.as_str().to_owned()))
-                .bind(event.address.clone())
-                .bind(detail.clone())
-        };
-        self.db.execute(statement).await?;
+        self.db.execute(move || statement(&event, detail.clone())).await?;
         Ok(())
     }
+}
+
+/// Writes an event with the change that it tells of.
+pub(super) async fn insert(conn: &mut Conn, event: &Event) -> Result<()> {
+    statement(event, to_json("event", &event.detail)?).execute(conn).await?;
+    Ok(())
+}
+
+fn statement(event: &Event, detail: String) -> Statement<'static> {
+    let sql = "INSERT INTO events (id, at, kind, user_id, client_id, address, detail)
+               VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    sqlx::query(sql)
+        .bind(event.id.clone())
+        .bind(event.at.millis())
+        .bind(event.kind.as_str())
+        .bind(event.user_id.as_ref().map(|id| id.as_str().to_owned()))
+        .bind(event.client_id.as_ref().map(|id| id.as_str().to_owned()))
+        .bind(event.address.clone())
+        .bind(detail)
 }

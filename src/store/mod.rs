@@ -10,9 +10,14 @@ pub mod consents;
 mod db;
 pub mod events;
 pub mod grants;
+pub mod idempotency;
+pub mod imports;
+mod key_uses;
 pub mod keys;
 pub mod limits;
+pub mod links;
 pub mod onboardings;
+pub mod partners;
 pub mod purge;
 mod remembered;
 pub mod sessions;
@@ -28,10 +33,11 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
 
-use api_keys::{PendingUses, StoredApiKey};
+use api_keys::StoredApiKey;
 use changes::Freshness;
 use clients::ClientRecord;
 use db::Db;
+use key_uses::PendingUses;
 use remembered::Remembered;
 use standing::Standings;
 

@@ -6,12 +6,14 @@ use sqlx::any::AnyRow;
 use super::db::Conn;
 use super::grants::{NOBODY_THERE, read_auth_time};
 use super::users::{self, user_columns};
-use super::{Result, Store, api_keys, column, consents, from_json, to_json};
+use super::links::{self, LinkKind};
+use super::{Result, Store, api_keys, column, consents, from_json, onboardings, to_json};
 use crate::crypto::secret::Secret;
 use crate::protocol::api_key::{KeySession, MAX_OPENED_BY_KEY, Origin};
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{ApiKeyId, ClientId, SessionId, UserId};
 use crate::protocol::interaction::{Consent, Session};
+use crate::protocol::partner::MAX_HANDED_OVER;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
@@ -33,7 +35,18 @@ pub enum Proof {
     /// The hash that the password was checked against.
     Password(Secret<String>),
     /// A key, with how far the session reaches.
-    ApiKey(Box<KeySession>),
+    ApiKey(ApiKeyId, Box<KeySession>),
+    /// A partner's link, by the hash of its secret, with the same.
+    HandOff([u8; 32], Box<KeySession>),
+}
+
+impl Proof {
+    fn reach(&self) -> Option<&KeySession> {
+        match self {
+            Self::Password(_) => None,
+            Self::ApiKey(_, reach) | Self::HandOff(_, reach) => Some(reach),
+        }
+    }
 }
 
 /// The `reach` of a row.
@@ -86,11 +99,12 @@ fn read(row: &AnyRow) -> Result<SignedIn> {
         acr: column(row, "acr")?,
         amr: from_json("session", column(row, "amr")?)?,
     };
-    let key = match column::<Option<String>>(row, "api_key_id")? {
+    let key = match column::<Option<String>>(row, "reach")? {
         None => None,
-        Some(kid) => {
-            let Reach { scope, audiences, origin } = from_json("session", column(row, "reach")?)?;
-            Some(KeySession { kid: ApiKeyId::new(kid), scope, audiences, origin, partner: user.partner.clone() })
+        Some(reach) => {
+            let kid = column::<Option<String>>(row, "api_key_id")?.map(ApiKeyId::new);
+            let Reach { scope, audiences, origin } = from_json("session", &reach)?;
+            Some(KeySession { kid, scope, audiences, origin, partner: user.partner.clone() })
         }
     };
     let session = Session {
@@ -168,8 +182,12 @@ impl Store {
             Box::pin(async move {
                 let stands = match &new.proof {
                     Proof::Password(hash) => users::hold_password(conn, &new.user_id, hash).await?,
-                    Proof::ApiKey(key) => {
-                        users::hold(conn, &new.user_id).await? && api_keys::hold(conn, &key.kid, now).await?
+                    Proof::ApiKey(kid, _) => {
+                        users::hold(conn, &new.user_id).await? && api_keys::hold(conn, kid, now).await?
+                    }
+                    Proof::HandOff(link, _) => {
+                        users::hold(conn, &new.user_id).await?
+                            && links::redeem(conn, *link, LinkKind::HandOff, &new.user_id, now).await?
                     }
                 };
                 if !stands {
@@ -179,8 +197,13 @@ impl Store {
                     end(conn, &old, now).await?;
                 }
                 upsert(conn, &new, now).await?;
-                if let Proof::ApiKey(key) = &new.proof {
-                    end_oldest_of_key(conn, &key.kid).await?;
+                match &new.proof {
+                    Proof::Password(_) => {}
+                    Proof::ApiKey(kid, _) => end_oldest_of_key(conn, kid).await?,
+                    Proof::HandOff(..) => {
+                        end_oldest_handed_over(conn, &new.user_id).await?;
+                        onboardings::first_auth(conn, &[(new.user_id.clone(), now)]).await?;
+                    }
                 }
                 Ok(true)
             })
@@ -268,11 +291,11 @@ impl Store {
 }
 
 async fn upsert(conn: &mut Conn, new: &NewSession, now: Timestamp) -> Result<()> {
-    let (kid, reach) = match &new.proof {
-        Proof::Password(_) => (None, None),
-        Proof::ApiKey(key) => {
-            let KeySession { kid, scope, audiences, origin, partner: _ } = KeySession::clone(key);
-            (Some(kid), Some(to_json("session", &Reach { scope, audiences, origin })?))
+    let (kid, reach) = match new.proof.reach() {
+        None => (None, None),
+        Some(reach) => {
+            let KeySession { kid, scope, audiences, origin, partner: _ } = reach.clone();
+            (kid, Some(to_json("session", &Reach { scope, audiences, origin })?))
         }
     };
     sqlx::query(
@@ -311,6 +334,19 @@ async fn end_oldest_of_key(conn: &mut Conn, kid: &ApiKeyId) -> Result<()> {
     )
     .bind(kid.as_str())
     .bind(MAX_OPENED_BY_KEY)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn end_oldest_handed_over(conn: &mut Conn, id: &UserId) -> Result<()> {
+    sqlx::query(
+        "DELETE FROM sessions WHERE id IN (
+             SELECT id FROM sessions WHERE user_id = $1 AND api_key_id IS NULL AND reach IS NOT NULL
+             ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)",
+    )
+    .bind(id.as_str())
+    .bind(MAX_HANDED_OVER)
     .execute(conn)
     .await?;
     Ok(())

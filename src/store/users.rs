@@ -10,13 +10,22 @@ use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::user::{LoginName, User};
 
-/// The realm of people who sign in on our own pages; partners have their own.
+/// The realm of people who sign in on our own pages.
 pub const REALM_DIRECT: &str = "direct";
+/// What stands before a partner's id in the name of its realm.
+const PARTNER_PREFIX: &str = "partner:";
+
+/// The realm of a partner's people. No partner can be called so that it is ours.
+pub(super) fn realm_of(partner: &ClientId) -> String {
+    format!("{PARTNER_PREFIX}{partner}")
+}
 
 /// A person to create. Names are canonical already.
 #[derive(Clone, Debug)]
 pub struct NewUser {
     pub id: UserId,
+    /// The partner whose person it is, with its own id for them.
+    pub of_partner: Option<(ClientId, String)>,
     pub username: Option<String>,
     pub email: Option<String>,
     pub email_verified: bool,
@@ -66,7 +75,7 @@ pub(super) fn read(row: &AnyRow) -> Result<User> {
         claims: from_json("user", column(row, "user_claims")?)?,
         roles: from_json("user", column(row, "roles")?)?,
         groups: from_json("user", column(row, "groups")?)?,
-        partner: Some(column::<String>(row, "realm")?).filter(|realm| realm != REALM_DIRECT).map(ClientId::new),
+        partner: column::<&str>(row, "realm")?.strip_prefix(PARTNER_PREFIX).map(ClientId::new),
         external_id: column(row, "external_id")?,
         disabled_at: disabled_at.map(Timestamp),
         updated_at: Timestamp(column(row, "user_updated_at")?),
@@ -158,7 +167,7 @@ impl Store {
         Ok(Namesakes { people, id_given })
     }
 
-    /// Creates a person of the direct realm; the database decides whose name it is.
+    /// Creates a person; the database decides whose name it is.
     pub async fn create_user(&self, user: NewUser, now: Timestamp) -> Result<Created> {
         // Nobody has cached anything about a person who was not there.
         let result = self.db.write(move |conn| Box::pin(async move { insert(conn, &user, now).await })).await;
@@ -306,7 +315,9 @@ pub(super) async fn hold(conn: &mut Conn, id: &UserId) -> Result<bool> {
 
 const ID_TAKEN: &str = "id taken";
 const USERNAME_TAKEN: &str = "username taken";
-const EMAIL_TAKEN: &str = "email taken";
+pub(super) const EMAIL_TAKEN: &str = "email taken";
+/// The partner has somebody by this id.
+pub(super) const EXTERNAL_ID_TAKEN: &str = "external id taken";
 
 fn refused(why: &'static str) -> Result<Created> {
     match why {
@@ -318,7 +329,7 @@ fn refused(why: &'static str) -> Result<Created> {
 }
 
 /// Writes a person; refuses where the id or a name is taken, by then with a part of them written.
-async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
+pub(super) async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
     // Not by the error of a unique key, which would end PostgreSQL's transaction for whoever comes behind.
     let claimed = sqlx::query("INSERT INTO subjects (id, kind) VALUES ($1, 'user') ON CONFLICT DO NOTHING")
         .bind(user.id.as_str())
@@ -327,13 +338,14 @@ async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
     if claimed.rows_affected() == 0 {
         return Err(StoreError::Refused(ID_TAKEN));
     }
-    sqlx::query(
+    let realm = user.of_partner.as_ref().map_or_else(|| REALM_DIRECT.to_owned(), |(partner, _)| realm_of(partner));
+    let written = sqlx::query(
         "INSERT INTO users (id, realm, username, email, email_verified, claims, roles, groups, created_at, updated_at,
-             disabled_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)",
+             disabled_at, external_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11) ON CONFLICT DO NOTHING",
     )
     .bind(user.id.as_str())
-    .bind(REALM_DIRECT)
+    .bind(realm.as_str())
     .bind(user.username.as_deref())
     .bind(user.email.as_deref())
     .bind(i64::from(user.email_verified))
@@ -342,21 +354,16 @@ async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
     .bind(to_json("user", &user.groups)?)
     .bind(now.millis())
     .bind(user.disabled_at.map(Timestamp::millis))
+    .bind(user.of_partner.as_ref().map(|(_, external_id)| external_id.as_str()))
     .execute(&mut *conn)
     .await?;
+    if written.rows_affected() == 0 {
+        return Err(StoreError::Refused(EXTERNAL_ID_TAKEN));
+    }
     let names = [("username", &user.username, USERNAME_TAKEN), ("email", &user.email, EMAIL_TAKEN)];
     for (kind, value, taken) in names {
         let Some(value) = value else { continue };
-        let done = sqlx::query(
-            "INSERT INTO identifiers (realm, kind, value, user_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(REALM_DIRECT)
-        .bind(kind)
-        .bind(value.as_str())
-        .bind(user.id.as_str())
-        .execute(&mut *conn)
-        .await?;
-        if done.rows_affected() == 0 {
+        if !take_name(conn, &realm, kind, value, &user.id).await? {
             return Err(StoreError::Refused(taken));
         }
     }
@@ -364,6 +371,26 @@ async fn insert(conn: &mut Conn, user: &NewUser, now: Timestamp) -> Result<()> {
         store_hash(conn, &user.id, hash, now).await?;
     }
     Ok(())
+}
+
+/// Takes a name in a realm; `false` where somebody has it.
+pub(super) async fn take_name(
+    conn: &mut Conn,
+    realm: &str,
+    kind: &'static str,
+    value: &str,
+    id: &UserId,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO identifiers (realm, kind, value, user_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+    )
+    .bind(realm)
+    .bind(kind)
+    .bind(value)
+    .bind(id.as_str())
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Removes what [`insert`] wrote of somebody in this transaction; not even the id was given then.

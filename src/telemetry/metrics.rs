@@ -93,8 +93,10 @@ pub fn install(about: &About<'_>) -> anyhow::Result<()> {
     for grant_type in about.grant_types {
         add(TOKEN_REQUESTS, [("grant_type", grant_type), ("result", SUCCESS)], 0);
     }
-    for result in SignIn::ALL {
-        add(SIGN_INS, [("method", PASSWORD), ("result", result.as_str())], 0);
+    for method in [PASSWORD, API_KEY, HANDOFF] {
+        for result in SignIn::ALL {
+            add(SIGN_INS, [("method", method), ("result", result.as_str())], 0);
+        }
     }
     for action in about.actions {
         counter!(RATE_LIMITED, "action" => *action).absolute(0);
@@ -200,8 +202,11 @@ pub fn token_request(grant_type: &'static str, result: &'static str) {
     count(TOKEN_REQUESTS, [("grant_type", grant_type), ("result", result)]);
 }
 
-/// The one way to sign in, so far.
+/// The ways to sign in.
 pub const PASSWORD: &str = "password";
+pub const API_KEY: &str = "api_key";
+/// A partner hands a browser over.
+pub const HANDOFF: &str = "handoff";
 
 /// What an attempt to sign in came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +219,10 @@ pub enum SignIn {
 
 impl SignIn {
     const ALL: [Self; 4] = [Self::Success, Self::Refused, Self::Throttled, Self::Overloaded];
+
+    pub const fn of(succeeded: bool) -> Self {
+        if succeeded { Self::Success } else { Self::Refused }
+    }
 
     const fn as_str(self) -> &'static str {
         match self {

@@ -136,6 +136,7 @@ on_both_databases! {
         let store = &provider.app.store;
         let gone = UserId::new("gone");
         let person = NewUser {
+            of_partner: None,
             id: gone.clone(),
             username: Some("gone".to_owned()),
             email: None,

@@ -43,6 +43,7 @@ fn fresh() -> [u8; 16] {
 
 fn person(username: &str) -> NewUser {
     NewUser {
+        of_partner: None,
         id: UserId::from_random(fresh()),
         username: Some(username.to_owned()),
         email: None,

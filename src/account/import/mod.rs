@@ -155,6 +155,7 @@ impl<'a> Importer<'a> {
         };
         let dry = self.scratch.is_some();
         Ok(NewUser {
+            of_partner: None,
             id: record.id.unwrap_or_else(|| UserId::from_random(random_bytes(app.rng.as_ref()))),
             username: record.username,
             email: record.email,

@@ -6,9 +6,10 @@ use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::openapi::Problems;
+use super::paging::{Asked, List, Page};
 use crate::account::api_keys::{self, MintError, Minted};
 use crate::http::extract::csrf::is_own_call;
 use crate::http::extract::json::{Json, OptionalJson};
@@ -31,7 +32,7 @@ use crate::store::api_keys::ListedApiKey;
 const FRESH: Span = Span::minutes(5);
 
 /// A key to make.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// What it is for.
@@ -114,6 +115,12 @@ pub struct MintedAnswer {
     api_key: MintedKey,
 }
 
+impl MintedAnswer {
+    pub fn of(minted: &Minted) -> Self {
+        Self { api_key: MintedKey::of(minted) }
+    }
+}
+
 impl MintedKey {
     pub fn of(minted: &Minted) -> Self {
         let key = &minted.record;
@@ -172,36 +179,13 @@ impl KeyAnswer {
     }
 }
 
-#[derive(Serialize, ToSchema)]
-pub struct KeyList {
-    items: Vec<KeyAnswer>,
-    /// The `cursor` of the next page; `null` on the last one.
-    next_cursor: Option<String>,
-}
-
-/// One page of a list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[allow(dead_code)] // Read from the query by `page`, which says more of what is wrong.
-pub struct Page {
-    /// How many at most.
-    #[param(minimum = 1, maximum = 100)]
-    limit: Option<i64>,
-    /// Where the page before ended.
-    cursor: Option<String>,
-}
-
-/// The `limit` and `cursor` of a list.
-pub fn page(query: &Params) -> Result<(i64, Option<ApiKeyId>), Problem> {
-    let limit = match query.get("limit") {
-        None => 50,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=100).contains(limit))
-            .ok_or_else(|| Problem::invalid_request("limit is a number from 1 to 100"))?,
-    };
-    Ok((limit, query.get("cursor").map(ApiKeyId::new)))
+/// A page of an owner's keys, the newest first.
+pub async fn keys_of(web: &Web, owner: &Owner, query: &Params) -> Result<List<KeyAnswer>, Problem> {
+    let page = Asked::of(query)?;
+    let after = page.cursor.map(ApiKeyId::new);
+    let keys = web.app.store.api_keys(Some(owner), after.as_ref(), page.to_read()).await?;
+    let now = web.app.now();
+    Ok(page.list(keys, |last| last.record.kid.as_str().to_owned(), |key| KeyAnswer::of(key, now)))
 }
 
 /// The person who signed in by hand in this browser a moment ago.
@@ -234,7 +218,7 @@ async fn own(web: &Web, user: &User, kid: &str) -> Result<ApiKeyRecord, Problem>
 
 /// Your keys, the newest first.
 #[utoipa::path(get, path = "/v1/me/api-keys", tag = "me", params(Page), security(("session" = [])),
-    responses((status = 200, body = KeyList), Problems))]
+    responses((status = 200, body = List<KeyAnswer>), Problems))]
 pub async fn list(
     State(web): State<Shared>,
     headers: HeaderMap,
@@ -242,16 +226,7 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let user = recently_signed_in(&web, &headers).await?;
     let query = query.map_err(|error| Problem::invalid_request(error.description().to_owned()))?;
-    let (limit, after) = page(&query)?;
-    // One more than asked tells whether there is another page.
-    let mut keys = web.app.store.api_keys(Some(&Owner::User(user.id)), after.as_ref(), limit + 1).await?;
-    let more = i64::try_from(keys.len()).is_ok_and(|found| found > limit);
-    if more {
-        keys.pop();
-    }
-    let next_cursor = keys.last().filter(|_| more).map(|last| last.record.kid.as_str().to_owned());
-    let items = keys.iter().map(|key| KeyAnswer::of(key, web.app.now())).collect();
-    Ok(respond::json(StatusCode::OK, &KeyList { items, next_cursor }))
+    Ok(respond::json(StatusCode::OK, &keys_of(&web, &Owner::User(user.id), &query).await?))
 }
 
 /// Make a key. It is shown this once.
@@ -265,7 +240,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let user = recently_signed_in(&web, &headers).await?;
     let minted = api_keys::mint_for_user(&web.app, &user, body.wish()?, None, address.0).await?;
-    Ok(respond::json(StatusCode::CREATED, &MintedAnswer { api_key: MintedKey::of(&minted) }))
+    Ok(respond::json(StatusCode::CREATED, &MintedAnswer::of(&minted)))
 }
 
 /// Put a new key in the place of one of yours, which goes on for a while.
@@ -283,7 +258,7 @@ pub async fn rotate(
     let overlap = Rotation::overlap(body)?;
     let old = own(&web, &user, &kid).await?;
     let minted = api_keys::rotate(&web.app, &old, overlap, address.0).await?;
-    Ok(respond::json(StatusCode::CREATED, &MintedAnswer { api_key: MintedKey::of(&minted) }))
+    Ok(respond::json(StatusCode::CREATED, &MintedAnswer::of(&minted)))
 }
 
 /// End one of your keys, with all tokens and sessions that were made from it.

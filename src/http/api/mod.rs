@@ -4,7 +4,8 @@
 pub mod api_keys;
 pub mod auth;
 pub mod me;
-mod openapi;
+pub mod openapi;
+pub mod paging;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::Problem;
-use super::{Shared, cors};
+use super::{Shared, cors, partner};
 
 /// Below this path everything is JSON, errors included.
 pub const PREFIX: &str = "/v1";
@@ -30,7 +31,8 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::rotate))
         .routes(routes!(api_keys::revoke))
-        .routes(routes!(api_keys::self_revoke));
+        .routes(routes!(api_keys::self_revoke))
+        .merge(partner::routes());
     let (routes, document) = described.split_for_parts();
     let document = openapi::document(&document);
     routes

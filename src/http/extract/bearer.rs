@@ -37,6 +37,11 @@ pub fn of_header(headers: &HeaderMap) -> Result<String, BearerError> {
     }
 }
 
+/// What a bad credential is told, whatever is wrong with it.
+pub fn refused() -> Error {
+    Error::invalid_token("the access token is unknown, expired or revoked, or not for this issuer")
+}
+
 /// A credential that is alive and meant for this issuer.
 pub enum Bearer {
     Token(Box<LiveToken>),
@@ -48,8 +53,6 @@ impl Bearer {
     /// # Errors
     /// `invalid_token` for whatever is not alive, and for a key that is good for tokens only; one text for all.
     pub async fn find(app: &App, text: &str, address: ClientAddress) -> Result<Self, BearerError> {
-        let refused =
-            || Error::invalid_token("the access token is unknown, expired or revoked, or not for this issuer");
         if ApiKey::claims(text) {
             let opens = |key: &ApiKeyRecord, user: &User| {
                 let scope = key.scope_for(user, &app.metadata);
@@ -102,7 +105,7 @@ impl Bearer {
             }
         };
         let partner = self.user().and_then(|user| user.partner.clone());
-        KeySession { kid: key.kid.clone(), scope: self.scope().clone(), audiences, origin, partner }
+        KeySession { kid: Some(key.kid.clone()), scope: self.scope().clone(), audiences, origin, partner }
     }
 
     /// When it ends by itself.

@@ -47,7 +47,7 @@ fn unsupported() -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
 }
 
-async fn read<S: Send + Sync>(mut request: Request, state: &S) -> Result<Bytes, Problem> {
+pub(super) async fn read<S: Send + Sync>(mut request: Request, state: &S) -> Result<Bytes, Problem> {
     let fate = BodyFate::of(&mut request);
     Bytes::from_request(request, state).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
@@ -58,7 +58,7 @@ async fn read<S: Send + Sync>(mut request: Request, state: &S) -> Result<Bytes, 
 }
 
 /// The parser's words name members and places, and quote no value but where one has the wrong type.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let parsed = serde_json::from_slice(body);
     let value: T = parsed.map_err(|error| {
         let detail = match error.classify() {

@@ -5,6 +5,7 @@ pub mod client;
 pub mod cookie;
 pub mod csrf;
 pub mod json;
+pub mod lines;
 pub mod params;
 pub mod path;
 pub mod peer;

@@ -31,9 +31,7 @@ pub async fn current(web: &Web, headers: &HeaderMap) -> Result<Option<SignedIn>>
 
 /// Whether what the session leans on stands: the person's partner, and the key that it came from.
 async fn stands(app: &App, found: &SignedIn) -> Result<bool> {
-    if let Some(partner) = &found.user.partner
-        && !live::is_enabled(app, partner).await?
-    {
+    if !live::partner_stands(app, &found.user).await? {
         return Ok(false);
     }
     match &found.session.key {

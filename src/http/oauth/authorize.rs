@@ -142,7 +142,7 @@ async fn issue(
         client_id: client.id.clone(),
         user_id: signed_in.user.id,
         session_id: Some(signed_in.session.id),
-        api_key_id: signed_in.session.key.map(|key| key.kid),
+        api_key_id: signed_in.session.key.and_then(|key| key.kid),
         facade: false,
         scope,
         resources: request.resources,

@@ -163,6 +163,9 @@ struct Parts {
 
 async fn parts(app: &App, stored: Option<StoredGrant>) -> StoreResult<Parts> {
     let Some(stored) = stored else { return Ok(Parts::default()) };
+    if !live::partner_stands(app, &stored.user).await? {
+        return Ok(Parts::default());
+    }
     let key = live::key_of_grant(app, &stored.grant, app.now()).await?;
     Ok(Parts { grant: Some(stored.grant), user: Some(stored.user), key, seed: stored.refresh_seed })
 }

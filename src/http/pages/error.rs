@@ -102,6 +102,16 @@ impl PageError {
         )
     }
 
+    /// A partner's link that was used, or waited too long.
+    pub fn handoff_over() -> Self {
+        Self::new(
+            StatusCode::GONE,
+            "This link has expired",
+            "This link is no longer good",
+            "It works once, and only for a minute. Go back to where you found it and try again.",
+        )
+    }
+
     /// One sign-in gives one code; this one gave it already.
     pub fn already_completed(client: &Client) -> Self {
         let name = client.display_name();

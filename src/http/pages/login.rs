@@ -188,7 +188,7 @@ async fn continue_as_current(web: &Web, address: ClientAddress, visit: Visit) ->
     step_to(web, address, path::AUTHORIZE_RESUME, &ticket).await
 }
 
-fn with_session_cookie(web: &Web, token: &Secret<String>, mut response: Response) -> Response {
+pub(super) fn with_session_cookie(web: &Web, token: &Secret<String>, mut response: Response) -> Response {
     match SESSION.set(token.expose(), Some(web.app.config.sessions.absolute), web.secure) {
         Some(cookie) => {
             response.headers_mut().append(SET_COOKIE, cookie);

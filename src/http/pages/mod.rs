@@ -6,6 +6,7 @@ pub mod colour;
 pub mod consent;
 pub mod error;
 pub mod form_post;
+pub mod handoff;
 pub mod login;
 pub mod logout;
 pub mod view;

@@ -147,6 +147,21 @@ pub struct SignedInPage<'a> {
     pub account_uri: Option<&'a str>,
 }
 
+/// Asks before a partner's link signs the browser in. Posts `token` and `csrf`.
+#[derive(Debug, Template)]
+#[template(path = "pages/handoff.html")]
+pub struct HandOffPage<'a> {
+    pub chrome: Chrome<'a>,
+    /// The partner.
+    pub client: ClientView<'a>,
+    pub account: AccountView<'a>,
+    /// Somebody else who is signed in now.
+    pub replaces: Option<AccountView<'a>>,
+    pub action: &'a str,
+    pub csrf: &'a str,
+    pub token: &'a str,
+}
+
 /// Asks before signing out (RP-Initiated Logout §2). Posts `action=logout` or `action=stay`, `csrf` and, where there
 /// is one, `ticket`.
 #[derive(Debug, Template)]

@@ -1,6 +1,7 @@
 //! The client credentials grant (RFC 6749 §4.4): a token for the client itself. Nothing is stored for it.
 
 use super::{Commit, Grant, Issuance, Refusal, Subject};
+use crate::protocol::api_key::is_partner_scope;
 use crate::protocol::client::Client;
 use crate::protocol::error::Error;
 use crate::protocol::metadata::Metadata;
@@ -31,8 +32,9 @@ impl Grant for ClientCredentials {
             return Err(Error::unauthorized_client("a public client cannot use client_credentials").into());
         }
         // Scopes about a person mean nothing where there is no person (RFC 9700 §4.15).
-        let own =
-            client.metadata.scope.filtered(|token| !scope::STANDARD.contains(&token) && metadata.supports_scope(token));
+        let own = client.metadata.scope.filtered(|token| {
+            !scope::STANDARD.contains(&token) && (metadata.supports_scope(token) || is_partners(client, token))
+        });
         let scope = match &self.scope {
             None => own,
             Some(asked) if asked.is_subset(&own) => asked.clone(),
@@ -50,6 +52,11 @@ impl Grant for ClientCredentials {
             commit: Commit::Nothing,
         })
     }
+}
+
+/// What only a partner has.
+fn is_partners(client: &Client, token: &str) -> bool {
+    client.metadata.partner && is_partner_scope(token)
 }
 
 #[cfg(test)]

@@ -215,6 +215,7 @@ on_both_databases! {
 
         // That `sub` is nobody else's, and never will be.
         let person = |id: &str| NewUser {
+            of_partner: None,
             id: UserId::new(id),
             username: Some("machine".to_owned()),
             email: None,
