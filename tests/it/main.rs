@@ -22,6 +22,7 @@ mod logout;
 mod migrations;
 mod observability;
 mod openidconnect_crate;
+mod partner;
 mod process;
 mod serving;
 mod store;

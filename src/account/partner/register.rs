@@ -74,6 +74,9 @@ pub enum RegisterError {
 /// Registers somebody, once however often it is asked for.
 pub async fn register(app: &App, partner: &Partner, request: Request<'_>) -> Result<Registered, RegisterError> {
     for _ in 0..LOOKS {
+        let wish = &request.registration;
+        let claimants = app.store.claimants(&partner.id, &wish.external_id, &wish.email).await?;
+        // After the look, so that whoever stands in the way by an earlier request like this one is its answer.
         if let Some((idempotent, _)) = &request.idempotent {
             match idempotent.before(app).await? {
                 Before::Nothing => {}
@@ -81,8 +84,6 @@ pub async fn register(app: &App, partner: &Partner, request: Request<'_>) -> Res
                 Before::Mismatch => return Err(RegisterError::IdempotencyMismatch),
             }
         }
-        let wish = &request.registration;
-        let claimants = app.store.claimants(&partner.id, &wish.external_id, &wish.email).await?;
         match judge(wish, claimants) {
             Verdict::Create => {}
             Verdict::Existing(user) => {

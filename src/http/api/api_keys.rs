@@ -13,7 +13,7 @@ use super::paging::{Asked, List, Page};
 use crate::account::api_keys::{self, MintError, Minted};
 use crate::http::extract::csrf::is_own_call;
 use crate::http::extract::json::{Json, OptionalJson};
-use crate::http::extract::params::QueryParams;
+use crate::http::extract::params::ApiQuery;
 use crate::http::extract::path::PathId;
 use crate::http::extract::peer::ClientAddress;
 use crate::http::extract::session;
@@ -222,10 +222,9 @@ async fn own(web: &Web, user: &User, kid: &str) -> Result<ApiKeyRecord, Problem>
 pub async fn list(
     State(web): State<Shared>,
     headers: HeaderMap,
-    QueryParams(query): QueryParams,
+    ApiQuery(query): ApiQuery,
 ) -> Result<Response, Problem> {
     let user = recently_signed_in(&web, &headers).await?;
-    let query = query.map_err(|error| Problem::invalid_request(error.description().to_owned()))?;
     Ok(respond::json(StatusCode::OK, &keys_of(&web, &Owner::User(user.id), &query).await?))
 }
 

@@ -8,12 +8,29 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use crate::http::problem::Problem;
 use crate::http::serve::BodyFate;
 use crate::protocol::error::Error;
 use crate::protocol::params::Params;
 
 /// The query. A handler turns the error into its own kind of answer.
 pub struct QueryParams(pub Result<Params, Error>);
+
+/// The query of a call of the JSON API, in which nothing stands twice.
+pub struct ApiQuery(pub Params);
+
+impl<S: Send + Sync> FromRequestParts<S> for ApiQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let query = query.map_err(|error| Problem::invalid_request(error.description().to_owned()))?;
+        match query.repeated() {
+            Some(name) => Err(Problem::invalid_request(format!("{name} stands in the query twice"))),
+            None => Ok(Self(query)),
+        }
+    }
+}
 
 /// A body of `application/x-www-form-urlencoded`. Parameters in the query of such a request do not count.
 pub struct FormParams(pub Result<Params, Error>);

@@ -11,7 +11,7 @@ use crate::http::api::api_keys::{KeyAnswer, MintedAnswer, NewKey, Rotation, keys
 use crate::http::api::openapi::Problems;
 use crate::http::api::paging::{List, Page};
 use crate::http::extract::json::{Json, OptionalJson};
-use crate::http::extract::params::QueryParams;
+use crate::http::extract::params::ApiQuery;
 use crate::http::extract::path::PathId;
 use crate::http::problem::Problem;
 use crate::http::{Shared, respond};
@@ -25,9 +25,8 @@ pub async fn list(
     State(web): State<Shared>,
     Caller(partner): Caller,
     PathId(id): PathId,
-    QueryParams(query): QueryParams,
+    ApiQuery(query): ApiQuery,
 ) -> Result<Response, Problem> {
-    let query = query.map_err(|error| Problem::invalid_request(error.description().to_owned()))?;
     let person = find(&web, &partner, &id).await?;
     Ok(respond::json(StatusCode::OK, &keys_of(&web, &Owner::User(person.user.id), &query).await?))
 }

@@ -10,7 +10,7 @@ use super::Caller;
 use crate::account::partner::onboarding::{self, RetryError};
 use crate::http::api::openapi::Problems;
 use crate::http::api::paging::{Asked, List, Page, moment_cursor};
-use crate::http::extract::params::QueryParams;
+use crate::http::extract::params::ApiQuery;
 use crate::http::extract::path::PathId;
 use crate::http::problem::Problem;
 use crate::http::{Shared, respond};
@@ -81,9 +81,8 @@ pub struct Which {
 pub async fn list(
     State(web): State<Shared>,
     Caller(partner): Caller,
-    QueryParams(query): QueryParams,
+    ApiQuery(query): ApiQuery,
 ) -> Result<Response, Problem> {
-    let query = query.map_err(|error| Problem::invalid_request(error.description().to_owned()))?;
     let page = Asked::of(&query)?;
     let unknown = |()| {
         let states: Vec<&str> = OnboardingState::ALL.iter().map(|state| state.as_str()).collect();

@@ -12,7 +12,7 @@ use crate::account::partner::people;
 use crate::http::api::openapi::Problems;
 use crate::http::api::paging::{Asked, List, Page, moment_cursor};
 use crate::http::extract::json::Json;
-use crate::http::extract::params::QueryParams;
+use crate::http::extract::params::ApiQuery;
 use crate::http::extract::path::PathId;
 use crate::http::problem::Problem;
 use crate::http::{Shared, Web, respond};
@@ -105,9 +105,8 @@ impl From<Unacceptable> for Problem {
 pub async fn list(
     State(web): State<Shared>,
     Caller(partner): Caller,
-    QueryParams(query): QueryParams,
+    ApiQuery(query): ApiQuery,
 ) -> Result<Response, Problem> {
-    let query = query.map_err(|error| Problem::invalid_request(error.description().to_owned()))?;
     let page = Asked::of(&query)?;
     let after = page.moment()?.map(|(at, id)| (at, UserId::new(id)));
     // What cannot be an address is nobody's.

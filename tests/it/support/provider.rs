@@ -120,6 +120,33 @@ refresh_token_rotation = "never"
 client_id = "rs"
 client_secret = "rs-secret"
 grant_types = ["client_credentials"]
+[[clients]]
+client_id = "acme"
+client_secret = "acme-secret"
+client_name = "Acme <Learning>"
+grant_types = [
+    "client_credentials",
+    "refresh_token",
+    "urn:keyward:oauth:grant-type:api-key",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
+]
+scope = "openid profile email offline_access quiz.read partner.users"
+partner = true
+[[clients]]
+client_id = "acme-app"
+client_secret = "acme-app-secret"
+redirect_uris = ["https://app.test/cb"]
+grant_types = ["authorization_code", "refresh_token"]
+scope = "openid profile email offline_access quiz.read"
+first_party = true
+partner_client_id = "acme"
+[[clients]]
+client_id = "globex"
+client_secret = "globex-secret"
+client_name = "Globex"
+grant_types = ["client_credentials", "urn:keyward:oauth:grant-type:api-key"]
+scope = "openid profile email quiz.read partner.users"
+partner = true
 [[users]]
 username = "alice"
 email = "alice@example.com"
