@@ -72,6 +72,10 @@ pub fn api_key(client: &Client, key: &ApiKeyRecord, user: &User, metadata: &Meta
         set("client_id", partner.as_str().into());
         set("partner_id", partner.as_str().into());
     }
+    // Whoever gets here is the partner's, or trusted with its people.
+    if let Some(external_id) = &user.external_id {
+        set("external_id", external_id.as_str().into());
+    }
     Some(body)
 }
 

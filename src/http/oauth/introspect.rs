@@ -86,7 +86,7 @@ async fn describe_refresh_token(app: &App, client: &Client, token: &str) -> Stor
     };
     let key = live::key_of_grant(app, &grant, now).await?;
     let key_stands = grant.api_key_id.is_none() || key.is_some();
-    if !mine || !user.is_active() || !key_stands {
+    if !mine || !user.is_active() || !key_stands || !live::partner_stands(app, &user).await? {
         return Ok(None);
     }
     let expires_at = key.map_or(state.expires_at, |key| key.expires_at.min(state.expires_at));

@@ -8,6 +8,7 @@ use keyward::protocol::ids::ClientId;
 use keyward::protocol::time::Span;
 use serde_json::{Value, json};
 
+use super::without_request_id;
 use crate::api_keys::code_of;
 use crate::on_both_databases;
 use crate::support::{Browser, Doors, Page, Provider, TokenAnswer, at_once, claims_of, json as call};
@@ -38,14 +39,6 @@ fn with_another_secret(key: &str) -> String {
         sum /= 62;
     }
     body + std::str::from_utf8(&digits).expect("digits")
-}
-
-/// Everything of an answer but what names the request.
-fn without_request_id(page: &Page) -> (u16, String, Vec<(String, String)>) {
-    let id = page.header("x-request-id").unwrap_or_default().to_owned();
-    let headers = page.headers.iter().filter(|(name, _)| *name != "x-request-id");
-    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()));
-    (page.status.as_u16(), page.body.replace(&id, ""), headers.collect())
 }
 
 /// What somebody got for a key.

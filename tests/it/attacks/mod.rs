@@ -12,6 +12,7 @@ pub mod leakage;
 mod limits;
 mod login;
 mod logout;
+mod partner;
 mod pkce;
 pub mod races;
 mod redirect_uri;
@@ -21,6 +22,16 @@ mod token;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+use crate::support::Page;
+
+/// Everything of an answer but what names the request.
+fn without_request_id(page: &Page) -> (u16, String, Vec<(String, String)>) {
+    let id = page.header("x-request-id").unwrap_or_default().to_owned();
+    let headers = page.headers.iter().filter(|(name, _)| *name != "x-request-id");
+    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()));
+    (page.status.as_u16(), page.body.replace(&id, ""), headers.collect())
+}
 
 /// Cases that must have a test, in a few words each.
 const CASES: &[(u32, &str)] = &[
@@ -132,6 +143,9 @@ const CASES: &[(u32, &str)] = &[
     (147, "signing out somebody else"),
     // What is stored.
     (157, "secrets in the database"),
+    // Partners.
+    (158, "what belongs to another partner"),
+    (160, "a link that is changed or used again"),
 ];
 
 /// The numbers in the name of a test: `attack_1_…`, `attacks_1_and_2_…`, `attacks_1_to_4_…`.
