@@ -13,6 +13,7 @@ pub mod grants;
 pub mod keys;
 pub mod limits;
 pub mod onboardings;
+pub mod outbox;
 pub mod purge;
 mod remembered;
 pub mod sessions;
@@ -27,6 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
+use tokio::sync::Notify;
 
 use api_keys::{PendingUses, StoredApiKey};
 use changes::Freshness;
@@ -96,6 +98,8 @@ pub struct Store {
     freshness: Arc<Freshness>,
     standings: Arc<Standings>,
     key_uses: Arc<PendingUses>,
+    /// Rings when a mail was queued here.
+    mail_bell: Arc<Notify>,
 }
 
 /// What counts until somebody changes something. Each is used only while changes can be read.
@@ -131,6 +135,7 @@ impl Store {
             freshness: Arc::default(),
             standings: Arc::default(),
             key_uses: Arc::default(),
+            mail_bell: Arc::default(),
         };
         store.poll_changes().await?;
         Ok(store)

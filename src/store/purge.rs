@@ -7,7 +7,7 @@ use crate::protocol::time::Timestamp;
 const BATCH: i64 = 200;
 
 /// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
-const STATEMENTS: [&str; 8] = [
+const STATEMENTS: [&str; 9] = [
     "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
@@ -17,6 +17,8 @@ const STATEMENTS: [&str; 8] = [
     // People see for 90 days what a key was.
     "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE expires_at <= $1 - 7776000000 LIMIT $2)",
     "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE revoked_at <= $1 - 7776000000 LIMIT $2)",
+    // A week is the longest window of a cap; who was written to is nobody's business for longer.
+    "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE finished_at <= $1 - 604800000 LIMIT $2)",
     "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)",
 ];
 
