@@ -1,11 +1,14 @@
 //! Everything a request may need, in one bag without behaviour of its own.
 
+use std::sync::Arc;
+
 use tokio::sync::Notify;
 
 use crate::ambient::{SharedClock, SharedRng, random_bytes};
 use crate::config::Config;
 use crate::keys::Keyring;
 use crate::limit::Limiter;
+use crate::mail::Sender;
 use crate::passwords::Hasher;
 use crate::protocol::metadata::Metadata;
 use crate::protocol::time::Timestamp;
@@ -20,6 +23,7 @@ pub struct App {
     pub store: Store,
     pub keys: Keyring,
     pub limits: Limiter,
+    pub mail: Arc<Sender>,
     pub passwords: Hasher,
     /// Somebody has brought an import.
     pub imports: Notify,
@@ -33,7 +37,8 @@ impl App {
         let metadata = metadata(&config);
         let limits = Limiter::new(store.clone(), keys.server.limits, config.rate_limits.clone());
         let passwords = Hasher::new(&config.passwords, &random_bytes(rng.as_ref()))?;
-        Ok(Self { config, metadata, clock, rng, store, keys, limits, passwords, imports: Notify::new() })
+        let mail = Arc::new(Sender::new(&config, store.clone(), Arc::clone(&clock), Arc::clone(&rng)));
+        Ok(Self { config, metadata, clock, rng, store, keys, limits, mail, passwords, imports: Notify::new() })
     }
 
     pub fn now(&self) -> Timestamp {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::account::partner::imports;
@@ -21,9 +22,12 @@ const USES: Duration = Duration::from_secs(2);
 const KEYS: Duration = Duration::from_secs(60);
 /// Bounds what histograms hold between two scrapes.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// Whoever scrapes must not wait for the database, least of all when it is away.
+const OUTBOX: Duration = Duration::from_secs(5);
 
-/// Starts all periodic work; it ends when `stop` turns true.
-pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
+/// Starts all periodic work, and the sending of mail; it ends when `stop` turns true. What is returned ends once mail
+/// that was on its way has arrived.
+pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     let poll = Arc::clone(app);
     tokio::spawn(every(POLL, stop.clone(), Changes::default(), async move |changes| changes.poll(&poll).await));
     let purge = Arc::clone(app);
@@ -38,6 +42,7 @@ pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) {
     tokio::spawn(work_at_imports(imports, stop.clone()));
     let keys = Arc::clone(app);
     tokio::spawn(every(KEYS, stop.clone(), (), async move |()| maintain_keys(&keys).await));
+    tokio::spawn(Arc::clone(&app.mail).run(stop.clone()))
 }
 
 /// Other processes' changes, as far as they were taken over.
@@ -117,9 +122,17 @@ async fn maintain_keys(app: &App) {
     }
 }
 
-/// Keeps metrics small; for a process that has any.
-pub fn start_upkeep(stop: &watch::Receiver<bool>) {
+/// Keeps metrics small, and those of the outbox true; for a process that has any.
+pub fn start_upkeep(app: &Arc<App>, stop: &watch::Receiver<bool>) {
     tokio::spawn(every(UPKEEP, stop.clone(), (), async |()| metrics::upkeep()));
+    let app = Arc::clone(app);
+    tokio::spawn(every(OUTBOX, stop.clone(), (), async move |()| {
+        // A database that is away is told by all the others.
+        if let Ok(levels) = app.store.outbox_levels().await {
+            let age = levels.oldest.map_or(0, |oldest| (app.now() - oldest).millis());
+            metrics::outbox(levels.pending, age.max(0), levels.dead);
+        }
+    }));
 }
 
 async fn every<S>(period: Duration, mut stop: watch::Receiver<bool>, mut state: S, mut work: impl AsyncFnMut(&mut S)) {

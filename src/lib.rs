@@ -11,6 +11,7 @@ pub mod store;
 
 pub mod keys;
 pub mod limit;
+pub mod mail;
 pub mod passwords;
 
 pub mod app;

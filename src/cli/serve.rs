@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::{logging, systemd};
 use crate::account::declared;
@@ -92,13 +92,14 @@ pub async fn run_services(
     admin: Vec<Bound>,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
+    app.mail.check().await?;
     declared::sync(app).await?;
     tracing::info!(issuer = %app.metadata.issuer, version = env!("CARGO_PKG_VERSION"), "starting");
     let (stop, stopped) = watch::channel(false);
-    jobs::start(app, &stopped);
+    let mail = jobs::start(app, &stopped);
     let (_end, ended) = watch::channel(false);
     if !admin.is_empty() {
-        jobs::start_upkeep(&ended);
+        jobs::start_upkeep(app, &ended);
     }
     for bound in admin {
         if let Some(address) = bound.address() {
@@ -121,9 +122,9 @@ pub async fn run_services(
     systemd::stopping();
     let _ = stop.send(true);
     tokio::select! {
-        drained = tokio::time::timeout(DRAIN, drain(&mut tasks)) => match drained {
+        drained = tokio::time::timeout(DRAIN, drain(&mut tasks, mail)) => match drained {
             Ok(ended) => ended?,
-            Err(_) => tracing::warn!("some connections did not end in time"),
+            Err(_) => tracing::warn!("some connections, or mail on its way, did not end in time"),
         },
         () = signals.received() => tracing::warn!("told to end once more: requests in flight are cut"),
     }
@@ -135,9 +136,9 @@ pub async fn run_services(
     }
 }
 
-async fn drain(tasks: &mut JoinSet<std::io::Result<()>>) -> anyhow::Result<()> {
+async fn drain(tasks: &mut JoinSet<std::io::Result<()>>, mail: JoinHandle<()>) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended.context("a listener")??;
     }
-    Ok(())
+    mail.await.context("sending mail")
 }

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use super::database;
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::kind::{Kind, parse_value};
+use super::mail;
 use super::settings::{Entry, entries, entry};
 
 #[derive(Debug, Default)]
@@ -119,9 +120,10 @@ impl Draft {
             }
         }
         self.default_database();
+        mail::fill_defaults(&mut self.values);
     }
 
-    /// The one default that depends on another setting, so that moving `data_dir` moves the database with it.
+    /// A default that depends on another setting, so that moving `data_dir` moves the database with it.
     fn default_database(&mut self) {
         let Some(url) = self.values.get("data_dir").and_then(Value::as_str) else { return };
         let url = database::sqlite_url(&Path::new(url).join("keyward.db"));

@@ -48,6 +48,13 @@ impl Issuer {
         self.split().0
     }
 
+    /// The host without its port; an IPv6 address stands in brackets.
+    pub fn host(&self) -> &str {
+        let authority = self.origin().split_once("://").map_or("", |(_, authority)| authority);
+        let end = authority.rfind(':').filter(|at| *at > authority.rfind(']').unwrap_or(0));
+        end.map_or(authority, |end| &authority[..end])
+    }
+
     /// What follows the origin: empty, or `/realms/a`.
     pub fn path(&self) -> &str {
         self.split().1
@@ -113,17 +120,19 @@ mod tests {
 
     #[test]
     fn a_canonical_issuer_is_kept_byte_for_byte() {
-        for (text, origin, path) in [
-            ("https://id.example.com", "https://id.example.com", ""),
-            ("https://id.example.com:8443", "https://id.example.com:8443", ""),
-            ("https://id.example.com/realms/a", "https://id.example.com", "/realms/a"),
-            ("https://10.0.0.1", "https://10.0.0.1", ""),
-            ("http://localhost:8080", "http://localhost:8080", ""),
-            ("http://127.9.9.9/x", "http://127.9.9.9", "/x"),
-            ("http://[::1]:8080/a", "http://[::1]:8080", "/a"),
+        for (text, origin, host, path) in [
+            ("https://id.example.com", "https://id.example.com", "id.example.com", ""),
+            ("https://id.example.com:8443", "https://id.example.com:8443", "id.example.com", ""),
+            ("https://id.example.com/realms/a", "https://id.example.com", "id.example.com", "/realms/a"),
+            ("https://10.0.0.1", "https://10.0.0.1", "10.0.0.1", ""),
+            ("http://localhost:8080", "http://localhost:8080", "localhost", ""),
+            ("http://127.9.9.9/x", "http://127.9.9.9", "127.9.9.9", "/x"),
+            ("http://[::1]:8080/a", "http://[::1]:8080", "[::1]", "/a"),
+            ("http://[::1]", "http://[::1]", "[::1]", ""),
         ] {
             let issuer = Issuer::parse(text).expect(text);
             assert_eq!((issuer.as_str(), issuer.origin(), issuer.path()), (text, origin, path));
+            assert_eq!(issuer.host(), host);
             assert_eq!(issuer.is_https(), text.starts_with("https"));
         }
     }

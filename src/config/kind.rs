@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
+use lettre::message::Mailbox;
 use toml::Value;
-use url::Url;
+use url::{Host, Url};
 
 use crate::protocol::scope::{self, ScopeSet, is_scope_token};
 use crate::protocol::time::Span;
@@ -52,6 +53,10 @@ pub enum Kind {
     ClientId,
     Username,
     Email,
+    /// An address with a name before it, or without (RFC 5322 §3.4).
+    Mailbox,
+    /// A host's name or address, without a port.
+    Host,
 }
 
 impl PartialEq for Kind {
@@ -93,6 +98,8 @@ impl Kind {
             Self::ClientId => "visible ASCII without spaces",
             Self::Username => "a name without spaces and `@`",
             Self::Email => "an e-mail address",
+            Self::Mailbox => "an e-mail address, alone or like `Name <a@example.com>`",
+            Self::Host => "a host's name or IP address",
             _ => "a line of text",
         }
     }
@@ -182,6 +189,10 @@ impl Kind {
             Self::ClientId => !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()),
             Self::Username => checked_username(text).is_ok(),
             Self::Email => canonical_email(text).is_ok(),
+            Self::Mailbox => text.parse::<Mailbox>().is_ok(),
+            Self::Host => {
+                text.parse::<IpAddr>().is_ok() || Host::parse(text).is_ok_and(|host| host.to_string() == text)
+            }
             _ => !text.trim().is_empty(),
         };
         accepted.then(|| text.to_owned())
@@ -258,6 +269,10 @@ mod tests {
             (Kind::Scopes, r#""openid  email""#, r#""openid email""#),
             (Kind::ScopeName, r#""urn:x:y""#, r#""urn:x:y""#),
             (Kind::ResourceUri, r#""urn:x:y""#, r#""urn:x:y""#),
+            (Kind::Mailbox, r#""Keyward <a@b.test>""#, r#""Keyward <a@b.test>""#),
+            (Kind::Mailbox, r#""a@b.test""#, r#""a@b.test""#),
+            (Kind::Host, r#""smtp.b.test""#, r#""smtp.b.test""#),
+            (Kind::Host, r#""::1""#, r#""::1""#),
             (one(), r#""ES256""#, r#""ES256""#),
         ] {
             assert_eq!(check(kind, toml).as_deref(), Some(expected), "{toml}");
@@ -310,6 +325,11 @@ mod tests {
             (Kind::ClientId, r#""é""#),
             (Kind::Username, r#""a@b""#),
             (Kind::Email, r#""alice""#),
+            (Kind::Mailbox, r#""Keyward""#),
+            (Kind::Mailbox, r#""Keyward <a@b.test>\nBcc: c@d.test""#),
+            (Kind::Host, r#""smtp.b.test:25""#),
+            (Kind::Host, r#""smtp://b.test""#),
+            (Kind::Host, r#""a b""#),
             (one(), r#""none""#),
         ] {
             assert_eq!(check(kind, toml), None, "{toml}");

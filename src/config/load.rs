@@ -21,7 +21,7 @@ use super::model::{
     Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
     Sessions, SignInApis, SigningKeys, TlsFiles,
 };
-use super::{read, rules};
+use super::{mail, read, rules};
 
 /// Where settings come from, weakest first.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +111,7 @@ struct Tree {
     api_keys: Policy,
     #[serde(default)]
     sign_in_apis: SignInApisTree,
+    mail: mail::Tree,
     log: Log,
     #[serde(default)]
     scopes: Vec<DeclaredScope>,
@@ -185,6 +186,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
         rate_limits: tree.rate_limits,
         api_keys: tree.api_keys,
         sign_in_apis: SignInApis { api_key: tree.sign_in_apis.api_key.client_id.map(ClientId::new) },
+        mail: mail::build(tree.mail)?,
         log: tree.log,
         scopes: tree.scopes,
         resources: tree.resources,

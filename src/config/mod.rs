@@ -9,6 +9,7 @@ mod issuer;
 mod kind;
 mod listen;
 mod load;
+mod mail;
 mod model;
 mod print;
 mod read;
@@ -22,8 +23,9 @@ pub use issuer::Issuer;
 pub use listen::Listen;
 pub use load::{Loaded, Sources, dump, load, named_files};
 pub use model::{
-    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Passwords,
-    RateLimit, RateLimits, Sessions, SignInApis, SigningKeys, TlsFiles,
+    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Mail,
+    MailCap, MailTransport, Passwords, RateLimit, RateLimits, Sessions, SignInApis, SigningKeys, Smtp, SmtpTls,
+    TlsFiles,
 };
 pub use print::{reference, template};
 pub use settings::may_hold_secret;

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use lettre::message::Mailbox;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -43,6 +44,7 @@ pub struct Config {
     pub rate_limits: RateLimits,
     pub api_keys: Policy,
     pub sign_in_apis: SignInApis,
+    pub mail: Mail,
     pub log: Log,
     pub scopes: Vec<DeclaredScope>,
     pub resources: Vec<Resource>,
@@ -154,6 +156,54 @@ pub struct SignInApis {
 pub struct RateLimit {
     pub attempts: u32,
     pub window: Span,
+}
+
+/// How mail leaves.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    /// The server that takes it; without one, it becomes files under `mail` in the data directory.
+    pub smtp: Option<Smtp>,
+    pub from: Mailbox,
+    /// For what is sent to one address.
+    pub address_cap: MailCap,
+    /// For what is sent on behalf of one partner.
+    pub partner_cap: MailCap,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailCap {
+    pub mails: u32,
+    pub window: Span,
+}
+
+#[derive(Clone, Debug)]
+pub struct Smtp {
+    pub host: String,
+    pub port: u16,
+    pub tls: SmtpTls,
+    pub ca_file: Option<PathBuf>,
+    /// Name and password.
+    pub credentials: Option<(String, Secret<String>)>,
+    /// For one mail, connection included.
+    pub timeout: Span,
+}
+
+wire_enum! {
+    /// Where mail goes.
+    pub enum MailTransport {
+        File = "file",
+        Smtp = "smtp",
+    }
+}
+
+wire_enum! {
+    /// When a connection to a mail server becomes TLS.
+    pub enum SmtpTls {
+        Starttls = "starttls",
+        Implicit = "implicit",
+        None = "none",
+    }
 }
 
 wire_enum! {

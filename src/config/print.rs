@@ -161,7 +161,12 @@ mod tests {
 
     fn check(text: &str) -> Result<Vec<String>, String> {
         let dir = tempfile::tempdir().expect("a directory");
-        for (name, content) in [("keyward.toml", text), ("web.secret", "s3cret\n"), ("alice.pw", "correct horse\n")] {
+        for (name, content) in [
+            ("keyward.toml", text),
+            ("web.secret", "s3cret\n"),
+            ("alice.pw", "correct horse\n"),
+            ("smtp.pw", "s3cret\n"),
+        ] {
             std::fs::write(dir.path().join(name), content).expect("written");
         }
         let sources = Sources { files: vec![dir.path().join("keyward.toml")], ..Sources::default() };

@@ -11,6 +11,7 @@ use crate::protocol::user::checked_labels;
 
 use super::draft::{Draft, join, tables};
 use super::kind::Kind;
+use super::mail;
 use super::settings::{Entry, Presence, entries};
 
 /// Judges the draft; what it finds is left in it.
@@ -34,6 +35,7 @@ pub fn check(draft: &mut Draft) {
     labels(draft);
     partners(draft);
     tls(draft);
+    mail::check(draft);
 }
 
 /// Copies of the tables at `parent`, so that the draft can be told about them.

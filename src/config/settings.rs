@@ -11,7 +11,7 @@ use crate::protocol::client::{
 use crate::protocol::time::Span;
 
 use super::kind::Kind;
-use super::model::LogFormat;
+use super::model::{LogFormat, MailTransport, SmtpTls};
 
 /// How often a setting must or may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,11 @@ pub const SECTIONS: &[Section] = &[
         "sign_in_apis.api_key",
         "Sign-in with an API key by plain calls: `/v1/auth/api-key/login` and `/v1/auth/refresh`. Off without a client.",
     ),
+    section("mail", "How mail leaves, and how much of it."),
+    section(
+        "mail.smtp",
+        "The server that takes our mail, where `transport` is `smtp`. It has to be trusted with every address.",
+    ),
     section("log", "What the process logs."),
     section("scopes[]", "Scopes of your resources, beside the standard ones."),
     section("resources[]", "Resource servers that tokens may be made for (RFC 8707)."),
@@ -110,6 +115,8 @@ pub const SECTIONS: &[Section] = &[
 const LIFETIME: Kind = Kind::Duration(Span::from_secs(1), Span::days(3650));
 /// A code lives ten minutes at most (RFC 6749 §4.1.2).
 const CODE_LIFETIME: Kind = Kind::Duration(Span::from_secs(1), Span::minutes(10));
+/// What was sent is remembered for a week.
+const MAIL_WINDOW: Kind = Kind::Duration(Span::from_secs(1), Span::days(7));
 const RETRY_WINDOW: Kind = Kind::Duration(Span::ZERO, Span::minutes(10));
 
 macro_rules! one_of {
@@ -252,6 +259,60 @@ pub const SETTINGS: &[Setting] = &[
          `grant_types`.",
     )
     .example(r#""web""#),
+    setting(
+        "mail.transport",
+        one_of!(Choice, MailTransport),
+        "Where mail goes: to files under `mail` in `data_dir`, one RFC 5322 message each, or to a server.",
+    )
+    .default(r#""file""#)
+    .example(r#""smtp""#),
+    setting(
+        "mail.from",
+        Kind::Mailbox,
+        "Whom mail is from. When absent, `brand.name` and `no-reply` at the issuer's host.",
+    )
+    .example(r#""Northwind ID <no-reply@id.example.com>""#),
+    setting("mail.address_cap.mails", Kind::Integer(1, 1_000_000), "The most mails to one address within the window.")
+        .default("5"),
+    setting("mail.address_cap.window", MAIL_WINDOW, "How long a mail counts. What goes beyond is not sent.")
+        .default(r#""1d""#),
+    setting(
+        "mail.partner_cap.mails",
+        Kind::Integer(1, 1_000_000),
+        "The most mails on behalf of one partner within the window.",
+    )
+    .default("1000"),
+    setting("mail.partner_cap.window", MAIL_WINDOW, "How long a mail counts. What goes beyond is sent later.")
+        .default(r#""1h""#),
+    setting("mail.smtp.host", Kind::Host, "The server.").example(r#""smtp.example.com""#),
+    setting(
+        "mail.smtp.port",
+        Kind::Integer(1, 65_535),
+        "Its port. When absent, 587, or 465 where `tls` is `implicit`.",
+    )
+    .example("587"),
+    setting(
+        "mail.smtp.tls",
+        one_of!(Choice, SmtpTls),
+        "When the connection becomes TLS: by STARTTLS, which is then required, or from its beginning. When absent, \
+         `implicit` on port 465 and `starttls` on all others.",
+    )
+    .example(r#""starttls""#),
+    setting(
+        "mail.smtp.ca_file",
+        Kind::Path,
+        "Certificates in PEM that vouch for the server, beside those of the system.",
+    )
+    .example(r#""/etc/ssl/private-ca.pem""#),
+    setting("mail.smtp.username", Kind::Text, "The name to authenticate with.").example(r#""keyward""#),
+    setting("mail.smtp.password", Kind::Secret, "The password to authenticate with; prefer the file.")
+        .example(r#""smtp.pw""#),
+    setting(
+        "mail.smtp.timeout",
+        Kind::Duration(Span::from_secs(1), Span::minutes(15)),
+        "How long the server may take for one mail.",
+    )
+    .default(r#""60s""#),
     setting("log.format", one_of!(Choice, LogFormat), "For a person, or one JSON object a line.")
         .default(r#""pretty""#),
     setting(

@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::digest::base64url;
 
+/// From 127 random bits. The first of the 128 is cleared, so that the text begins with a letter and never looks like a
+/// flag where somebody pastes it behind a command.
+pub fn random_id(mut bytes: [u8; 16]) -> String {
+    bytes[0] &= 0x7f;
+    base64url(&bytes)
+}
+
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
@@ -19,11 +26,8 @@ macro_rules! id {
                 Self(text.into())
             }
 
-            /// From 127 random bits. The first of the 128 is cleared, so that the text begins with a letter and never
-            /// looks like a flag where somebody pastes it behind a command.
-            pub fn from_random(mut bytes: [u8; 16]) -> Self {
-                bytes[0] &= 0x7f;
-                Self(base64url(&bytes))
+            pub fn from_random(bytes: [u8; 16]) -> Self {
+                Self(random_id(bytes))
             }
 
             pub fn as_str(&self) -> &str {

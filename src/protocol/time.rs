@@ -97,6 +97,13 @@ impl Span {
     }
 }
 
+impl Add for Span {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
 impl Sub for Span {
     type Output = Self;
     fn sub(self, other: Self) -> Self {

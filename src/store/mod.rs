@@ -17,6 +17,7 @@ pub mod keys;
 pub mod limits;
 pub mod links;
 pub mod onboardings;
+pub mod outbox;
 pub mod partners;
 pub mod purge;
 mod remembered;
@@ -32,6 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{ColumnIndex, Decode, Row as _, Type};
+use tokio::sync::Notify;
 
 use api_keys::StoredApiKey;
 use changes::Freshness;
@@ -102,6 +104,8 @@ pub struct Store {
     freshness: Arc<Freshness>,
     standings: Arc<Standings>,
     key_uses: Arc<PendingUses>,
+    /// Rings when a mail was queued here.
+    mail_bell: Arc<Notify>,
 }
 
 /// What counts until somebody changes something. Each is used only while changes can be read.
@@ -137,6 +141,7 @@ impl Store {
             freshness: Arc::default(),
             standings: Arc::default(),
             key_uses: Arc::default(),
+            mail_bell: Arc::default(),
         };
         store.poll_changes().await?;
         Ok(store)

@@ -3,6 +3,7 @@
 use sqlx::any::AnyRow;
 
 use super::db::Conn;
+use super::outbox::{self, NewMail};
 use super::{Result, Store, StoreError, column, from_json, to_json};
 use crate::protocol::ids::{ClientId, OnboardingId, UserId};
 use crate::protocol::partner::{OnboardingState, Registration};
@@ -99,12 +100,14 @@ impl Store {
         self.db.rows(statement).await?.iter().map(read).collect()
     }
 
-    /// Lets the welcome mail be tried anew that could not be delivered; `false` where there is none.
-    pub async fn retry_welcome_mail(&self, id: OnboardingId, now: Timestamp) -> Result<bool> {
+    /// Writes the welcome mail anew that could not be delivered, to where the person is now; `false` where it did not
+    /// fail.
+    pub async fn rewrite_welcome_mail(&self, id: OnboardingId, mail: NewMail, now: Timestamp) -> Result<bool> {
         let retried = self.db.write(move |conn| {
             Box::pin(async move {
                 let done = sqlx::query(
-                    "UPDATE outbox SET state = 'pending', attempts = 0, due_at = $2 WHERE onboarding_id = $1 AND state = 'dead'",
+                    "UPDATE onboardings SET state = 'mail_queued', reason = NULL, updated_at = $2
+                     WHERE id = $1 AND state = 'failed' AND user_id IS NOT NULL",
                 )
                 .bind(id.as_str())
                 .bind(now.millis())
@@ -113,11 +116,17 @@ impl Store {
                 if done.rows_affected() == 0 {
                     return Ok(false);
                 }
-                mail_queued(conn, id.as_str(), now).await?;
+                sqlx::query("DELETE FROM outbox WHERE onboarding_id = $1 AND state = 'dead'")
+                    .bind(id.as_str())
+                    .execute(&mut *conn)
+                    .await?;
+                outbox::enqueue(conn, &mail, now).await?;
                 Ok(true)
             })
         });
-        retried.await
+        let retried = retried.await?;
+        self.mail_was_queued();
+        Ok(retried)
     }
 
     /// Notes that somebody could not be made. Whoever was made stays as they are.
@@ -190,19 +199,6 @@ pub(super) async fn first_auth(conn: &mut Conn, users: &[(UserId, Timestamp)]) -
         partners.extend(row.as_ref().map(|row| column::<String>(row, "partner_id").map(ClientId::new)).transpose()?);
     }
     Ok(partners)
-}
-
-/// A mail that could not be delivered will be tried again.
-pub(super) async fn mail_queued(conn: &mut Conn, id: &str, now: Timestamp) -> Result<()> {
-    sqlx::query(
-        "UPDATE onboardings SET state = 'mail_queued', reason = NULL, updated_at = $2
-         WHERE id = $1 AND state = 'failed'",
-    )
-    .bind(id)
-    .bind(now.millis())
-    .execute(conn)
-    .await?;
-    Ok(())
 }
 
 /// The welcome mail has left. Whoever has used their account by now stays where they are.

@@ -8,6 +8,7 @@ use super::db::Conn;
 use super::events::{self, Event};
 use super::idempotency::{self, ANSWERED, NewAnswer};
 use super::onboardings::{self, Onboarding};
+use super::outbox::{self, NewMail};
 use super::users::{self, NewUser, read, realm_of, user_columns};
 use super::{Result, Store, StoreError, api_keys, column, imports, to_json};
 use crate::protocol::ids::{ClientId, UserId};
@@ -40,6 +41,8 @@ pub struct NewPartnerUser {
     pub user: NewUser,
     pub key: Option<NewApiKey>,
     pub onboarding: Onboarding,
+    /// The letter that welcomes them.
+    pub mail: Option<NewMail>,
     pub event: Event,
     /// The answer to the request, if it may be asked for again.
     pub answer: Option<NewAnswer>,
@@ -93,7 +96,10 @@ impl Store {
         // Nobody has cached anything about a person who was not there.
         let written = self.db.write(move |conn| Box::pin(async move { register(conn, &new, now).await })).await;
         match written {
-            Ok(()) => Ok(Registered::Yes),
+            Ok(()) => {
+                self.mail_was_queued();
+                Ok(Registered::Yes)
+            }
             Err(StoreError::Refused(ANSWERED)) => Ok(Registered::Answered),
             Err(StoreError::Refused(imports::DONE)) => Ok(Registered::LineDone),
             Err(StoreError::Refused(users::EXTERNAL_ID_TAKEN | users::EMAIL_TAKEN)) => Ok(Registered::NameTaken),
@@ -183,6 +189,9 @@ async fn register(conn: &mut Conn, new: &NewPartnerUser, now: Timestamp) -> Resu
         api_keys::insert(conn, key).await?;
     }
     onboardings::insert(conn, &new.onboarding).await?;
+    if let Some(mail) = &new.mail {
+        outbox::enqueue(conn, mail, now).await?;
+    }
     events::insert(conn, &new.event).await
 }
 
@@ -244,7 +253,16 @@ async fn change_email(conn: &mut Conn, realm: &str, id: &UserId, email: &str) ->
     sqlx::query("UPDATE users SET email = $2, email_verified = 0 WHERE id = $1")
         .bind(id.as_str())
         .bind(email)
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
+    // A letter that has not left yet goes to where they are now.
+    sqlx::query(
+        "UPDATE outbox SET recipient = $2 WHERE state = 'pending'
+             AND onboarding_id IN (SELECT id FROM onboardings WHERE user_id = $1)",
+    )
+    .bind(id.as_str())
+    .bind(email)
+    .execute(conn)
+    .await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::protocol::time::Timestamp;
 const BATCH: i64 = 200;
 
 /// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
-const STATEMENTS: [&str; 12] = [
+const STATEMENTS: [&str; 13] = [
     "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
@@ -27,6 +27,8 @@ const STATEMENTS: [&str; 12] = [
     "DELETE FROM imports WHERE id IN (
          SELECT i.id FROM imports i WHERE i.updated_at <= $1 - 604800000
          AND NOT EXISTS (SELECT 1 FROM import_lines l WHERE l.import_id = i.id) LIMIT $2)",
+    // A week is the longest window of a cap; who was written to is nobody's business for longer.
+    "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE finished_at <= $1 - 604800000 LIMIT $2)",
     "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)",
 ];
 

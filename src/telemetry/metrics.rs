@@ -15,6 +15,10 @@ const HTTP_REQUESTS: &str = "http_server_request_duration_seconds";
 const TOKEN_REQUESTS: &str = "keyward_token_requests_total";
 const SIGN_INS: &str = "keyward_sign_ins_total";
 const ONBOARDING: &str = "keyward_onboarding_total";
+const MAILS: &str = "keyward_mails_total";
+const OUTBOX_PENDING: &str = "keyward_outbox_pending";
+const OUTBOX_OLDEST: &str = "keyward_outbox_oldest_seconds";
+const OUTBOX_DEAD: &str = "keyward_outbox_dead";
 const RATE_LIMITED: &str = "keyward_rate_limited_total";
 const PASSWORD_HASH: &str = "keyward_password_hash_seconds";
 const PASSWORD_HASHES: &str = "keyward_password_hashes";
@@ -98,6 +102,9 @@ pub fn install(about: &About<'_>) -> anyhow::Result<()> {
             add(SIGN_INS, [("method", method), ("result", result.as_str())], 0);
         }
     }
+    for outcome in MailOutcome::ALL {
+        counter!(MAILS, "outcome" => outcome.as_str()).absolute(0);
+    }
     for action in about.actions {
         counter!(RATE_LIMITED, "action" => *action).absolute(0);
     }
@@ -113,6 +120,10 @@ fn describe() {
     describe_counter!(TOKEN_REQUESTS, "Requests to the token endpoint by grant_type and by error code, or success.");
     describe_counter!(SIGN_INS, "Sign-in attempts by method and result.");
     describe_counter!(ONBOARDING, "Steps of partners' people on their way in, by partner and outcome.");
+    describe_counter!(MAILS, "Tries to send a mail by what they came to.");
+    describe_gauge!(OUTBOX_PENDING, "Mails that wait to be sent.");
+    describe_gauge!(OUTBOX_OLDEST, "How long the oldest of them has waited.");
+    describe_gauge!(OUTBOX_DEAD, "Mails that are never sent, until they are forgotten or tried again.");
     describe_counter!(RATE_LIMITED, "What was refused because a rate limit was used up.");
     describe_histogram!(PASSWORD_HASH, "Time of one Argon2id computation, without the wait for its turn.");
     describe_gauge!(PASSWORD_HASHES, "Password hashes that run and that wait for their turn.");
@@ -242,6 +253,51 @@ pub fn sign_in(method: &'static str, result: SignIn) {
 pub fn onboarding(partner: &str, outcome: &'static str) {
     if is_installed() {
         counter!(ONBOARDING, "partner" => partner.to_owned(), "outcome" => outcome).increment(1);
+    }
+}
+
+/// What a try to send a mail came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailOutcome {
+    Sent,
+    /// Tried again later.
+    Deferred,
+    /// Beyond a partner's cap; counted once for all that were moved.
+    PutOff,
+    Rejected,
+    Undeliverable,
+    Capped,
+}
+
+impl MailOutcome {
+    const ALL: [Self; 6] =
+        [Self::Sent, Self::Deferred, Self::PutOff, Self::Rejected, Self::Undeliverable, Self::Capped];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Deferred => "deferred",
+            Self::PutOff => "put_off",
+            Self::Rejected => "rejected",
+            Self::Undeliverable => "undeliverable",
+            Self::Capped => "capped",
+        }
+    }
+}
+
+pub fn mail(outcome: MailOutcome) {
+    if is_installed() {
+        counter!(MAILS, "outcome" => outcome.as_str()).increment(1);
+    }
+}
+
+/// What waits in the outbox and what is dead there; the age of the oldest in milliseconds.
+#[allow(clippy::cast_precision_loss)] // Counts of rows, and exact for 285 years.
+pub fn outbox(pending: i64, oldest: i64, dead: i64) {
+    if is_installed() {
+        gauge!(OUTBOX_PENDING).set(pending as f64);
+        gauge!(OUTBOX_OLDEST).set(oldest as f64 / 1000.0);
+        gauge!(OUTBOX_DEAD).set(dead as f64);
     }
 }
 

@@ -11,7 +11,7 @@ use proc_macro2::{TokenStream, TokenTree};
 const FLOORS: [&[&str]; 9] = [
     &["ambient", "crypto", "protocol", "telemetry"],
     &["config", "store"],
-    &["keys", "limit", "passwords"],
+    &["keys", "limit", "mail", "passwords"],
     &["app"],
     &["issue", "live"],
     &["account"],
@@ -36,13 +36,14 @@ enum Rule {
     Only { rooms: &'static [&'static str], words: &'static [&'static str] },
 }
 
-const RULES: [Rule; 4] = [
+const RULES: [Rule; 5] = [
     Rule::Never {
         room: "protocol",
         words: &["async", "await", "sqlx", "axum", "tokio", "rand", "SystemTime", "Instant", "Clock", "Rng", "OsRng"],
     },
     Rule::Only { rooms: &["store"], words: &["sqlx"] },
     Rule::Only { rooms: &["http"], words: &["axum"] },
+    Rule::Only { rooms: &["config", "mail"], words: &["lettre"] },
     Rule::Only {
         rooms: &["telemetry"],
         words: &["metrics_exporter_prometheus", "opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],

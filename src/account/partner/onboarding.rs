@@ -1,7 +1,7 @@
 //! Another try for those who got stuck on their way in.
 
 use super::Partner;
-use super::register::{RegisterError, Request, register};
+use super::register::{RegisterError, Request, register, welcome_mail};
 use crate::app::App;
 use crate::protocol::ids::OnboardingId;
 use crate::protocol::partner::OnboardingState;
@@ -29,8 +29,10 @@ pub async fn retry(app: &App, partner: &Partner, id: &OnboardingId) -> Result<On
         return Err(RetryError::NotFailed);
     }
     match (&failed.user_id, failed.wish) {
-        (Some(_), _) => {
-            if !app.store.retry_welcome_mail(id.clone(), app.now()).await? {
+        (Some(user_id), _) => {
+            let person = app.store.partner_user(&partner.id, user_id).await?.ok_or(RetryError::NotThere)?;
+            let mail = welcome_mail(app, partner, id, person.user.email.as_deref().unwrap_or_default());
+            if !app.store.rewrite_welcome_mail(id.clone(), mail, app.now()).await? {
                 return Err(RetryError::NotFailed);
             }
         }

@@ -7,7 +7,7 @@ use crate::account::api_keys::{Minted, draw_for_user};
 use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::api_key::{Unacceptable, Wish};
-use crate::protocol::ids::{OnboardingId, UserId};
+use crate::protocol::ids::{OnboardingId, UserId, random_id};
 use crate::protocol::partner::{
     Conflict, OnboardingState, Registration, Verdict, WelcomeEmail, first_state, judge,
 };
@@ -18,6 +18,7 @@ use crate::store::events::EventKind;
 use crate::store::idempotency::NewAnswer;
 use crate::store::imports::LineId;
 use crate::store::onboardings::Onboarding;
+use crate::store::outbox::{Mail, NewMail};
 use crate::store::partners::{self, NewPartnerUser, PartnerUser};
 use crate::store::users::NewUser;
 use crate::telemetry::metrics;
@@ -158,8 +159,22 @@ fn draw(app: &App, partner: &Partner, request: &Request<'_>) -> Result<(Fresh, N
     let fresh = Fresh { person: PartnerUser { user, created_at: now }, key, onboarding };
     let answer = remember(app, request, &fresh)?;
     let onboarding = fresh.onboarding.clone();
-    let new = NewPartnerUser { user: new_user, key: new_key, onboarding, event, answer, line: request.line.clone() };
+    let wanted = request.registration.welcome_email == WelcomeEmail::Send;
+    let mail = wanted.then(|| welcome_mail(app, partner, &onboarding.id, &request.registration.email));
+    let line = request.line.clone();
+    let new = NewPartnerUser { user: new_user, key: new_key, onboarding, mail, event, answer, line };
     Ok((fresh, new))
+}
+
+/// The letter that welcomes somebody.
+pub(super) fn welcome_mail(app: &App, partner: &Partner, onboarding: &OnboardingId, to: &str) -> NewMail {
+    NewMail {
+        id: random_id(random_bytes(app.rng.as_ref())),
+        to: to.to_owned(),
+        mail: Mail::Welcome { partner_name: partner.name.clone() },
+        partner: Some(partner.id.clone()),
+        onboarding: Some(onboarding.as_str().to_owned()),
+    }
 }
 
 fn remember(app: &App, request: &Request<'_>, fresh: &Fresh) -> Result<Option<NewAnswer>, StoreError> {
