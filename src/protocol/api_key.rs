@@ -411,7 +411,7 @@ mod tests {
             assert_eq!(may_present(&client, &owner), allowed, "{client:?} {owner:?}");
             assert_eq!(actor(Some(&client), &owner).map(ClientId::as_str), acts);
             let session = |partner| KeySession {
-                kid: ApiKeyId::new("k"),
+                kid: Some(ApiKeyId::new("k")),
                 scope: ScopeSet::default(),
                 audiences: Vec::new(),
                 origin: None,

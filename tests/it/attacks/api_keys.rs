@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::without_request_id;
 use crate::api_keys::code_of;
 use crate::on_both_databases;
-use crate::support::{Browser, Doors, Page, Provider, TokenAnswer, at_once, claims_of, json as call};
+use crate::support::{Browser, Doors, Provider, TokenAnswer, at_once, claims_of, json as call};
 
 const GRANT: &str = "urn:keyward:oauth:grant-type:api-key";
 const EXCHANGE: [(&str, &str); 2] = [

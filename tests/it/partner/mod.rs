@@ -2,6 +2,7 @@
 
 mod handoff;
 mod imports;
+mod onboarding;
 mod people;
 mod register;
 
