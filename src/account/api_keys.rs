@@ -19,8 +19,8 @@ use crate::protocol::scope::{PARTNER_USERS, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::Result;
-use crate::store::clients::ClientRecord;
 use crate::store::api_keys::{KeyCreation, KeyRotation, NewApiKey, StoredApiKey};
+use crate::store::clients::ClientRecord;
 use crate::store::events::EventKind;
 
 /// A key that was presented and is not taken.

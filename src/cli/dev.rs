@@ -25,6 +25,7 @@ use crate::http::{Web, router};
 use crate::live;
 use crate::protocol::api_key::Wish;
 use crate::protocol::client::GrantType;
+use crate::protocol::ids::ClientId;
 use crate::protocol::user::LoginName;
 use crate::store::users::REALM_DIRECT;
 
@@ -50,6 +51,9 @@ struct Credentials {
     /// Of the demo user; made once there is somebody to have it.
     #[serde(default)]
     api_key: Option<String>,
+    /// Of the demo partner, for its administration.
+    #[serde(default)]
+    partner_api_key: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,6 +69,8 @@ struct DemoClients {
     /// Absent in what an earlier release wrote.
     #[serde(default = "DemoClient::unnamed")]
     platform: DemoClient,
+    #[serde(default = "DemoClient::unnamed")]
+    partner: DemoClient,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,7 +140,9 @@ async fn serve(start: Start, signals: Signals) -> anyhow::Result<()> {
     });
     let mut services: Vec<_> = bound.into_iter().map(|bound| (bound, routes.clone())).collect();
     services.push((demo_listener, demo));
+    declared::sync(&app).await?;
     demo_key(&app, &mut credentials, &credentials_file).await?;
+    partner_key(&app, &mut credentials, &credentials_file).await?;
     print(&app.metadata.issuer, &demo_url, &credentials, &config_file);
     run_services(&app, services, admin, signals).await
 }
@@ -149,14 +157,23 @@ fn credentials(path: &Path, issuer: &str, rng: &dyn Rng) -> anyhow::Result<Crede
             Credentials {
                 issuer: String::new(),
                 user: DemoUser { username: "alice".to_owned(), password: random_token::<9>(rng) },
-                clients: DemoClients { demo: client("demo"), service: client("service"), platform: client("platform") },
+                clients: DemoClients {
+                    demo: client("demo"),
+                    service: client("service"),
+                    platform: client("platform"),
+                    partner: client("partner"),
+                },
                 api_key: None,
+                partner_api_key: None,
             }
         }
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
-    if credentials.clients.platform.client_id.is_empty() {
-        credentials.clients.platform = DemoClient::new("platform", rng);
+    let clients = &mut credentials.clients;
+    for (name, client) in [("platform", &mut clients.platform), ("partner", &mut clients.partner)] {
+        if client.client_id.is_empty() {
+            *client = DemoClient::new(name, rng);
+        }
     }
     credentials.issuer = issuer.to_owned();
     write_credentials(path, &credentials)?;
@@ -169,7 +186,6 @@ fn write_credentials(path: &Path, credentials: &Credentials) -> anyhow::Result<(
 
 /// The demo user's key: the one of an earlier start while it counts, or a new one.
 async fn demo_key(app: &App, credentials: &mut Credentials, path: &Path) -> anyhow::Result<()> {
-    declared::sync(app).await?;
     if let Some(key) = &credentials.api_key
         && live::api_key(app, key, None, app.now()).await?.is_some()
     {
@@ -182,6 +198,20 @@ async fn demo_key(app: &App, credentials: &mut Credentials, path: &Path) -> anyh
     let wish = Wish { name: "demo".to_owned(), scopes: Some(scopes), ..Wish::default() };
     let minted = api_keys::mint_for_user(app, &user, wish, None, None).await?;
     credentials.api_key = Some(minted.key.expose().clone());
+    write_credentials(path, credentials)
+}
+
+/// The same of the demo partner.
+async fn partner_key(app: &App, credentials: &mut Credentials, path: &Path) -> anyhow::Result<()> {
+    if let Some(key) = &credentials.partner_api_key
+        && live::partner_key(app, key, None, app.now()).await?.is_some()
+    {
+        return Ok(());
+    }
+    let partner = ClientId::new(credentials.clients.partner.client_id.as_str());
+    let wish = Wish { name: "demo".to_owned(), ..Wish::default() };
+    let minted = api_keys::mint_for_partner(app, &partner, wish).await?;
+    credentials.partner_api_key = Some(minted.key.expose().clone());
     write_credentials(path, credentials)
 }
 
@@ -242,6 +272,14 @@ refresh_token_rotation = "never"
 client_id = "platform"
 
 [[clients]]
+client_id = "partner"
+client_secret = {partner_secret}
+client_name = "Demo partner"
+grant_types = ["client_credentials", "urn:keyward:oauth:grant-type:api-key", "refresh_token"]
+scope = "openid profile email roles groups offline_access demo.read partner.users"
+partner = true
+
+[[clients]]
 client_id = "service"
 client_secret = {service_secret}
 client_name = "Demo service"
@@ -270,6 +308,7 @@ zoneinfo = "Europe/Oslo"
         demo_url = text(demo_url),
         callback = text(&format!("{demo_url}/callback")),
         signed_out = text(&format!("{demo_url}/signed-out")),
+        partner_secret = text(&clients.partner.client_secret),
         platform_secret = text(&clients.platform.client_secret),
         service_secret = text(&clients.service.client_secret),
         username = text(&user.username),
@@ -278,7 +317,7 @@ zoneinfo = "Europe/Oslo"
 }
 
 fn print(issuer: &str, demo_url: &str, credentials: &Credentials, config_file: &Path) {
-    let Credentials { user, clients, api_key, .. } = credentials;
+    let Credentials { user, clients, api_key, partner_api_key, .. } = credentials;
     let service = format!("{}:{}", clients.service.client_id, clients.service.client_secret);
     let token = format!("curl -s -u '{service}' -d grant_type=client_credentials -d scope=demo.read {issuer}/token");
     let access_token = format!("$({token} | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')");
@@ -287,11 +326,14 @@ fn print(issuer: &str, demo_url: &str, credentials: &Credentials, config_file: &
     println!("  discovery   {issuer}/.well-known/openid-configuration");
     println!("  demo app    {demo_url}\n");
     println!("  user        {}   password  {}", user.username, user.password);
-    for client in [&clients.demo, &clients.service, &clients.platform] {
+    for client in [&clients.demo, &clients.service, &clients.platform, &clients.partner] {
         println!("  client      {}   secret  {}", client.client_id, client.client_secret);
     }
     if let Some(key) = api_key {
         println!("  API key     {key}   of {}", user.username);
+    }
+    if let Some(key) = partner_api_key {
+        println!("  API key     {key}   of the partner");
     }
     println!("\nSign in: open {demo_url} in a browser. Or paste:\n");
     println!("  curl -s {issuer}/.well-known/openid-configuration");
@@ -304,6 +346,12 @@ fn print(issuer: &str, demo_url: &str, credentials: &Credentials, config_file: &
         println!("  curl -s -u '{platform}' -d grant_type={grant} -d api_key={key} {issuer}/token");
         let body = format!("-H 'Content-Type: application/json' -d '{{\"api_key\":\"{key}\"}}'");
         println!("  curl -s {body} {issuer}/v1/auth/api-key/login");
+    }
+    if let Some(key) = partner_api_key {
+        let json =
+            "-H 'Content-Type: application/json' -d '{\"external_id\":\"user-1\",\"email\":\"ada@example.com\"}'";
+        println!("  curl -s -H 'Authorization: Bearer {key}' {json} {issuer}/v1/partner/users");
+        println!("  curl -s -H 'Authorization: Bearer {key}' {issuer}/v1/partner/onboarding");
     }
     println!("\nManage it: keyward --config {} user list\n", config_file.display());
 }

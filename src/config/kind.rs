@@ -183,9 +183,7 @@ impl Kind {
             // RFC 8707 §2: absolute, no fragment; an empty fragment is one too.
             Self::ResourceUri => Url::parse(text).is_ok() && !text.contains(['#', ' ']),
             Self::Colour => is_colour(text),
-            Self::ScopeName => {
-                is_scope_token(text) && !scope::STANDARD.contains(&text) && text != scope::PARTNER_USERS
-            }
+            Self::ScopeName => is_scope_token(text) && !scope::STANDARD.contains(&text) && text != scope::PARTNER_USERS,
             Self::ClientId => !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()),
             Self::Username => checked_username(text).is_ok(),
             Self::Email => canonical_email(text).is_ok(),

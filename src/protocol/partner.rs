@@ -176,7 +176,9 @@ impl std::fmt::Display for Conflict {
         match self {
             Self::UserExists => f.write_str("this external_id is registered, with this address"),
             Self::ExternalIdConflict => f.write_str("this external_id is registered with another address"),
-            Self::EmailInUse { external_id } => write!(f, "your user with external_id `{external_id}` has this address"),
+            Self::EmailInUse { external_id } => {
+                write!(f, "your user with external_id `{external_id}` has this address")
+            }
         }
     }
 }

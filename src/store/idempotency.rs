@@ -26,12 +26,7 @@ pub struct StoredAnswer {
 
 impl Store {
     /// The answer that was given for a key, if it can still be asked for.
-    pub async fn answer(
-        &self,
-        partner: &ClientId,
-        key_hash: [u8; 32],
-        now: Timestamp,
-    ) -> Result<Option<StoredAnswer>> {
+    pub async fn answer(&self, partner: &ClientId, key_hash: [u8; 32], now: Timestamp) -> Result<Option<StoredAnswer>> {
         let sql = "SELECT request_hash, sealed FROM idempotency
                    WHERE partner_id = $1 AND key_hash = $2 AND expires_at > $3";
         let statement =

@@ -97,7 +97,8 @@ impl Store {
 
     /// One of a partner's; somebody else's is as good as none.
     pub async fn import(&self, partner: &ClientId, id: &ImportId) -> Result<Option<Import>> {
-        let sql = "SELECT id, partner_id, state, total, reason, created_at FROM imports WHERE id = $1 AND partner_id = $2";
+        let sql =
+            "SELECT id, partner_id, state, total, reason, created_at FROM imports WHERE id = $1 AND partner_id = $2";
         let statement = || sqlx::query(sql).bind(id.as_str().to_owned()).bind(partner.as_str().to_owned());
         self.db.row(statement).await?.as_ref().map(read_import).transpose()
     }
@@ -170,7 +171,8 @@ impl Store {
 
     /// Up to `limit` lines that are not done, in their order.
     pub async fn open_lines(&self, id: &ImportId, limit: i64) -> Result<Vec<(LineId, Wish)>> {
-        let sql = "SELECT line, wish FROM import_lines WHERE import_id = $1 AND wish IS NOT NULL ORDER BY line LIMIT $2";
+        let sql =
+            "SELECT line, wish FROM import_lines WHERE import_id = $1 AND wish IS NOT NULL ORDER BY line LIMIT $2";
         let rows = self.db.rows(|| sqlx::query(sql).bind(id.as_str().to_owned()).bind(limit)).await?;
         let line = |row: &AnyRow| {
             let id = LineId { import: id.clone(), line: column(row, "line")? };
@@ -191,13 +193,7 @@ impl Store {
     }
 }
 
-async fn create(
-    conn: &mut Conn,
-    id: &ImportId,
-    partner: &ClientId,
-    lines: &[NewLine],
-    now: Timestamp,
-) -> Result<()> {
+async fn create(conn: &mut Conn, id: &ImportId, partner: &ClientId, lines: &[NewLine], now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO imports (id, partner_id, state, total, due_at, created_at, updated_at)
          VALUES ($1, $2, 'queued', $3, $4, $4, $4)",

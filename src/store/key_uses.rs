@@ -35,7 +35,12 @@ pub(super) struct PendingUses {
 
 impl Default for PendingUses {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), many: Notify::default(), noted_at: Cache::new(REMEMBERED), begun: Cache::new(REMEMBERED) }
+        Self {
+            waiting: Mutex::default(),
+            many: Notify::default(),
+            noted_at: Cache::new(REMEMBERED),
+            begun: Cache::new(REMEMBERED),
+        }
     }
 }
 

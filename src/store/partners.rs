@@ -81,8 +81,7 @@ impl Store {
               OR u.id = (SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
         );
         let realm = realm_of(partner);
-        let statement =
-            || sqlx::query(sql).bind(realm.clone()).bind(external_id.to_owned()).bind(email.to_owned());
+        let statement = || sqlx::query(sql).bind(realm.clone()).bind(external_id.to_owned()).bind(email.to_owned());
         let found = self.db.rows(statement).await?.iter().map(read).collect::<Result<Vec<_>>>()?;
         let who = |is: &dyn Fn(&User) -> bool| found.iter().find(|user| is(user)).cloned();
         Ok(Claimants {
@@ -167,9 +166,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Changed> {
         let realm = realm_of(partner);
-        let changed = self.change(move |conn| {
-            Box::pin(async move { change(conn, &realm, &id, changes, &event, now).await })
-        });
+        let changed =
+            self.change(move |conn| Box::pin(async move { change(conn, &realm, &id, changes, &event, now).await }));
         match changed.await {
             Err(StoreError::Refused(users::EMAIL_TAKEN)) => Ok(Changed::EmailTaken),
             other => other,

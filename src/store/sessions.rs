@@ -5,8 +5,8 @@ use sqlx::any::AnyRow;
 
 use super::db::Conn;
 use super::grants::{NOBODY_THERE, read_auth_time};
-use super::users::{self, user_columns};
 use super::links::{self, LinkKind};
+use super::users::{self, user_columns};
 use super::{Result, Store, api_keys, column, consents, from_json, onboardings, to_json};
 use crate::crypto::secret::Secret;
 use crate::protocol::api_key::{KeySession, MAX_OPENED_BY_KEY, Origin};

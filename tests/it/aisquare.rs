@@ -1,11 +1,12 @@
-//! The first seed system's authentication page, walked from its top to its end: each test is a section of it. What its
-//! partner pages ask for comes with the partner API.
+//! The first seed system's two pages, authentication and user onboarding, walked from their tops to their ends: each
+//! test is a section.
 
 use keyward::protocol::time::Span;
 use serde_json::{Value, json};
 
 use crate::api_keys::code_of;
 use crate::on_both_databases;
+use crate::partner::{Backend, text};
 use crate::support::{claims_of, json as call};
 
 /// What the key of somebody who was registered by API may do.
@@ -104,5 +105,71 @@ on_both_databases! {
         let exchanged = provider.token("platform", &fields).await;
         assert_eq!(claims_of(&exchanged.text("id_token"))["sub"], by_key["id"]);
         assert_eq!(provider.userinfo(&exchanged.text("access_token")).await.json()["email"], by_key["email"]);
+    }
+
+    /// "User onboarding & account lifecycle", all of it: a platform with its own users, registered when they are first
+    /// needed, a key stored for each, calls on their behalf, duplicates, failures and retries, the mapping between the
+    /// two systems, and the watch over all of it.
+    async fn a_platform_brings_its_users_in(provider: Provider) {
+        let platform = Backend::of(&provider, "acme").await;
+        // What the platform keeps: its own id, ours, and the key.
+        let mut stored: Vec<(&str, String, String)> = Vec::new();
+
+        // "Register users lazily": the first time that somebody uses the feature.
+        for (own_id, email) in [("u-1", "ada@school.test"), ("u-2", "grace@school.test")] {
+            let registered = platform.registered(own_id, email).await;
+            stored.push((own_id, text(&registered, "/user/id"), text(&registered, "/api_key/key")));
+        }
+        // "User receives a welcome email."
+        provider.app.mail.send_due().await.expect("sent");
+
+        // "Your backend retrieves their API key, uses it to call on their behalf": everybody is somebody of their own.
+        for (_, id, key) in &stored {
+            assert_eq!(provider.bearer("GET", "/v1/me", key).await.json()["id"], id.as_str());
+        }
+        assert_ne!(stored[0].1, stored[1].1, "no shared account");
+
+        // "Alternative: token-based flow".
+        let login = json!({ "api_key": stored[0].2 });
+        let tokens = provider.json("POST", "/v1/auth/api-key/login", login, &[]).await.json();
+        let me = provider.bearer("GET", "/v1/me", tokens["access_token"].as_str().expect("a token")).await.json();
+        assert_eq!(me["id"], stored[0].1.as_str());
+        let refresh = json!({ "refresh_token": tokens["refresh_token"] });
+        assert_eq!(provider.json("POST", "/v1/auth/refresh", refresh, &[]).await.status, 200);
+
+        // "Handle duplicate users": two of the platform's servers had the same idea.
+        let again = platform.register("u-1", "ada@school.test").await;
+        assert_eq!((again.status.as_u16(), text(&again.json(), "/user/id")), (200, stored[0].1.clone()));
+        assert!(again.json().get("api_key").is_none());
+        let clash = platform.register("u-3", "grace@school.test").await;
+        assert_eq!((clash.status.as_u16(), code_of(&clash).as_str()), (409, "email_in_use_by_partner_user"));
+
+        // "Monitor onboarding flow: track failures in registration and retries."
+        let failed = platform.get("/v1/partner/onboarding?state=failed").await.json();
+        assert_eq!((&failed["items"][0]["external_id"], &failed["items"][1]), (&json!("u-3"), &Value::Null));
+        let path = format!("/v1/partner/users/{}", stored[1].1);
+        platform.call("PATCH", &path, json!({ "email": "hopper@school.test" })).await;
+        let retry = format!("/v1/partner/onboarding/{}/retry", text(&failed, "/items/0/id"));
+        assert_eq!(platform.call("POST", &retry, Value::Null).await.status, 200);
+
+        // "Mapping users between systems."
+        for (own_id, id, _) in &stored {
+            let found = platform.get(&format!("/v1/partner/users?external_id={own_id}")).await.json();
+            assert_eq!(text(&found, "/items/0/id"), *id);
+        }
+        let introspected = provider.introspect("acme", &stored[0].2).await;
+        assert_eq!((&introspected["external_id"], &introspected["sub"]), (&json!("u-1"), &json!(stored[0].1)));
+
+        // Who never got going?
+        provider.app.store.flush_key_uses().await.expect("noted");
+        let states = platform.get("/v1/partner/onboarding").await.json();
+        let states: Vec<String> =
+            states["items"].as_array().expect("items").iter().map(|item| text(item, "/state")).collect();
+        assert_eq!(states, ["first_auth", "first_auth", "mail_queued"]);
+
+        // The platform closes an account, and it is closed everywhere.
+        platform.call("POST", &format!("{path}/disable"), Value::Null).await;
+        assert_eq!(provider.bearer("GET", "/v1/me", &stored[1].2).await.status, 401);
+        assert_eq!(provider.bearer("GET", "/v1/me", &stored[0].2).await.status, 200);
     }
 }

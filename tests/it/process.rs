@@ -904,6 +904,33 @@ mod dev {
         String::from_utf8(ran.stdout).expect("text")
     }
 
+    /// Whoever pastes the page from its top to its end gets what it says.
+    #[tokio::test]
+    async fn the_page_for_partners_works_as_it_stands() {
+        let dev = Dev::new();
+        let running = dev.start().await;
+        let page = include_str!("../../docs/partners.md");
+        let commands: Vec<&str> =
+            page.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect();
+        assert!(commands.len() >= 12, "{commands:?}");
+        let script = format!("set -euo pipefail\n{}", commands.join("\n"));
+        let ran = Command::new("bash")
+            .args(["-c", &script])
+            .env("NO_PROXY", "*")
+            .env("ISSUER", format!("http://localhost:{}", dev.site.port))
+            .env("PARTNER_KEY", text(&dev.credentials(), "partner_api_key"))
+            .output()
+            .expect("a shell");
+        let (said, complained) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success(), "{said}\n{complained}");
+        for part in ["user-42 is ", "409\n", "invalid_request", "mail_queued", "/handoff?token=", "grace@example.com"] {
+            assert!(said.contains(part), "{part} is missing in:\n{said}\n{complained}");
+        }
+        let written = std::fs::read_dir(dev.site.path("home/data/mail")).expect("a directory").count();
+        assert!(written >= 1, "somebody was welcomed");
+        running.terminate().await.ok();
+    }
+
     #[tokio::test]
     async fn it_runs_on_an_empty_directory_and_what_it_prints_works() {
         let dev = Dev::new();
@@ -922,12 +949,14 @@ mod dev {
             text(&clients["demo"], "client_secret"),
             text(&clients["service"], "client_secret"),
             text(&clients["platform"], "client_secret"),
+            text(&clients["partner"], "client_secret"),
             text(&credentials, "api_key"),
+            text(&credentials, "partner_api_key"),
         ] {
             assert!(printed.contains(part), "{part} is missing in:\n{printed}");
         }
         let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
-        assert_eq!(lines.len(), 6, "{printed}");
+        assert_eq!(lines.len(), 8, "{printed}");
         let answers: Vec<Value> = lines
             .iter()
             .map(|line| {
@@ -944,6 +973,13 @@ mod dev {
             (&answers[5]["expires_in"], &answers[5]["refresh_expires_in"]),
             (&604_800.into(), &2_592_000.into())
         );
+        let registered = &answers[6];
+        assert_eq!(
+            (text(&registered["user"], "external_id"), text(&registered["user"], "status")),
+            ("user-1", "active")
+        );
+        assert!(text(&registered["api_key"], "key").starts_with("kw_uk_"));
+        assert_eq!(text(&answers[7]["items"][0], "user_id"), text(&registered["user"], "id"));
 
         let page = paste(&format!("curl -s {demo}/"));
         assert!(page.contains("<html"), "the demo app answers: {page}");

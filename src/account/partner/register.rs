@@ -8,9 +8,7 @@ use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::api_key::{Unacceptable, Wish};
 use crate::protocol::ids::{OnboardingId, UserId, random_id};
-use crate::protocol::partner::{
-    Conflict, OnboardingState, Registration, Verdict, WelcomeEmail, first_state, judge,
-};
+use crate::protocol::partner::{Conflict, OnboardingState, Registration, Verdict, WelcomeEmail, first_state, judge};
 use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
 use crate::store::StoreError;

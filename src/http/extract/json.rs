@@ -1,10 +1,15 @@
 //! JSON bodies of the API. A wrong content type is refused before anything is read: a page of another site can post
 //! forms and plain text to us, but no JSON without being asked for permission first (CORS).
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use super::params::is_media_type;
 use crate::http::problem::Problem;
@@ -59,7 +64,8 @@ pub(super) async fn read<S: Send + Sync>(mut request: Request, state: &S) -> Res
 
 /// The parser's words name members and places, and quote no value but where one has the wrong type.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let parsed = serde_json::from_slice(body);
+    let mut text = serde_json::Deserializer::from_slice(body);
+    let parsed = object(&mut text).and_then(|value| text.end().map(|()| value));
     let value: T = parsed.map_err(|error| {
         let detail = match error.classify() {
             serde_json::error::Category::Data => {
@@ -78,6 +84,34 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid_request("U+0000 may stand nowhere"));
     }
     Ok(value)
+}
+
+/// A value that is written as an object: what is derived for a struct would take a list of its members as well.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Object<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(members))
+        }
+    }
+    deserializer.deserialize_map(Object(PhantomData))
+}
+
+/// The same for a member that may be absent or `null`.
+pub fn optional_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    struct Inner<T>(T);
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Inner<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            object(deserializer).map(Self)
+        }
+    }
+    Ok(Option::<Inner<T>>::deserialize(deserializer)?.map(|inner| inner.0))
 }
 
 /// Whether a text in the body holds U+0000, which JSON can only spell as `\u0000`.

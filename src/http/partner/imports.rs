@@ -73,11 +73,7 @@ pub struct LineError {
     request_body(content = String, content_type = "application/x-ndjson",
         example = "{\"external_id\":\"user-42\",\"email\":\"ada@example.com\"}\n"),
     responses((status = 202, body = ImportAnswer), Problems))]
-pub async fn create(
-    State(web): State<Shared>,
-    Caller(partner): Caller,
-    lines: Lines,
-) -> Result<Response, Problem> {
+pub async fn create(State(web): State<Shared>, Caller(partner): Caller, lines: Lines) -> Result<Response, Problem> {
     let count = lines.iter().take(MAX_IMPORT_LINES + 1).count();
     if !(1..=MAX_IMPORT_LINES).contains(&count) {
         return Err(Problem::invalid_request(format!("an import has 1 to {MAX_IMPORT_LINES} lines")));
@@ -102,11 +98,7 @@ fn read(line: &[u8]) -> Result<Registration, &'static str> {
 #[utoipa::path(get, path = "/v1/partner/imports/{id}", tag = "partner", security(("bearer" = [])),
     params(("id" = String, Path, description = "The import's `id`.")),
     responses((status = 200, body = ImportView), Problems))]
-pub async fn show(
-    State(web): State<Shared>,
-    Caller(partner): Caller,
-    PathId(id): PathId,
-) -> Result<Response, Problem> {
+pub async fn show(State(web): State<Shared>, Caller(partner): Caller, PathId(id): PathId) -> Result<Response, Problem> {
     let store = &web.app.store;
     let found = store.import(&partner.id, &ImportId::new(id)).await?;
     let import = found.ok_or_else(|| Problem::not_found("there is no such import"))?;

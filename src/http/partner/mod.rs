@@ -74,9 +74,7 @@ async fn credential(
 
 /// All of them, described.
 pub fn routes() -> OpenApiRouter<Shared> {
-    let large = OpenApiRouter::new()
-        .routes(routes!(imports::create))
-        .layer(DefaultBodyLimit::max(imports::BODY_LIMIT));
+    let large = OpenApiRouter::new().routes(routes!(imports::create)).layer(DefaultBodyLimit::max(imports::BODY_LIMIT));
     OpenApiRouter::new()
         .routes(routes!(users::list, register::register))
         .routes(routes!(users::show, users::change, users::delete))

@@ -15,7 +15,7 @@ use crate::account::partner::register::{self, Fresh, RegisterError, Registered, 
 use crate::http::api::api_keys::{MintedKey, NewKey};
 use crate::http::api::openapi::Problems;
 use crate::http::error::Fault;
-use crate::http::extract::json::Json;
+use crate::http::extract::json::{Json, optional_object};
 use crate::http::problem::Problem;
 use crate::http::{Shared, respond};
 use crate::protocol::api_key::Wish;
@@ -63,7 +63,7 @@ pub struct NewUser {
     #[serde(default)]
     on_existing: Option<OnExisting>,
     /// How their key is to be; they always get one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_object")]
     api_key: Option<NewKey>,
 }
 

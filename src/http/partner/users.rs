@@ -121,11 +121,7 @@ pub async fn list(
 #[utoipa::path(get, path = "/v1/partner/users/{id}", tag = "partner", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user's `id`.")),
     responses((status = 200, body = UserAnswer), Problems))]
-pub async fn show(
-    State(web): State<Shared>,
-    Caller(partner): Caller,
-    PathId(id): PathId,
-) -> Result<Response, Problem> {
+pub async fn show(State(web): State<Shared>, Caller(partner): Caller, PathId(id): PathId) -> Result<Response, Problem> {
     let found = web.app.store.partner_user(&partner.id, &UserId::new(id)).await?;
     answer(found)
 }
@@ -155,9 +151,7 @@ pub async fn change(
     match people::change(&web.app, &partner, &id, changes).await? {
         Changed::Yes => answer(web.app.store.partner_user(&partner.id, &id).await?),
         Changed::NotThere => Err(no_such_user()),
-        Changed::EmailTaken => {
-            Err(Problem::conflict(EMAIL_IN_USE, "somebody else of your people has this address"))
-        }
+        Changed::EmailTaken => Err(Problem::conflict(EMAIL_IN_USE, "somebody else of your people has this address")),
     }
 }
 
@@ -203,6 +197,10 @@ pub async fn delete(
 }
 
 /// Somebody of this partner's.
-pub(super) async fn find(web: &Web, partner: &crate::account::partner::Partner, id: &str) -> Result<PartnerUser, Problem> {
+pub(super) async fn find(
+    web: &Web,
+    partner: &crate::account::partner::Partner,
+    id: &str,
+) -> Result<PartnerUser, Problem> {
     web.app.store.partner_user(&partner.id, &UserId::new(id)).await?.ok_or_else(no_such_user)
 }

@@ -183,6 +183,8 @@ on_both_databases! {
             (json!({ "external_id": "1", "email": "a@b.c", "partner_id": "globex" }), "invalid_request"),
             (json!({ "external_id": "1", "email": "a@b.c", "id": "me" }), "invalid_request"),
             (json!({ "external_id": "1", "email": "a@b.c", "roles": ["teacher"] }), "invalid_request"),
+            (json!(["1", "a@b.c"]), "invalid_request"),
+            (json!({ "external_id": "1", "email": "a@b.c", "api_key": ["k"] }), "invalid_request"),
             (json!({ "external_id": "1", "email": "a@b.c", "api_key": { "name": "" } }), "invalid_request"),
             (
                 json!({ "external_id": "1", "email": "a@b.c", "api_key": { "name": "k", "scopes": ["partner.users"] } }),
