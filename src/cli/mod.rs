@@ -10,6 +10,7 @@ mod healthcheck;
 mod import;
 mod key;
 pub mod logging;
+mod mail;
 mod migrate;
 mod output;
 mod progress;
@@ -97,6 +98,9 @@ enum Command {
     /// Browsers that people are signed in with.
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Mail that waits, was sent, or never will be.
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Print the completions of a shell.
     #[command(after_help = completions::EXAMPLES)]
     Completions { shell: clap_complete::Shell },
@@ -149,6 +153,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::ApiKey(command) => api_key::run(command, &open(&global).await?, global.output).await,
         Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
         Command::Session(command) => session::run(command, &open(&global).await?, global.output).await,
+        Command::Mail(mail::MailCommand::Test { to }) => mail::test(&load(&global)?, &to, global.output).await,
+        Command::Mail(command) => mail::run(command, &open(&global).await?, global.output).await,
         Command::Completions { shell } => {
             completions::run::<Cli>(shell, global.output);
             Ok(())

@@ -226,7 +226,7 @@ fn told(error: &lettre::transport::smtp::Error) -> String {
 /// One line of bounded length: a server may say anything.
 fn clean(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    words.collect::<Vec<_>>().join(" ").chars().take(500).collect()
 }
 
 async fn say_good_bye(mut line: Line) {
@@ -252,6 +252,6 @@ mod tests {
     #[test]
     fn an_answer_is_one_line() {
         assert_eq!(clean("550 no\r\n\tsuch \u{1b}[31muser\u{0}"), "550 no such [31muser");
-        assert_eq!(clean(&"x".repeat(1000)).len(), 300);
+        assert_eq!(clean(&"x".repeat(1000)).len(), 500);
     }
 }
