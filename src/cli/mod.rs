@@ -109,7 +109,7 @@ enum Command {
 fn parse_setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = parse_pair(text)?;
     // Everybody on a machine can read the command lines of its processes.
-    if crate::config::may_hold_secret(&name) && value.contains('@') {
+    if crate::config::is_secret(&name) || crate::config::may_hold_secret(&name) && value.contains('@') {
         return Err(format!("{name} holds a password; use {name}_file, or the environment"));
     }
     Ok((name, value))

@@ -2,6 +2,7 @@
 //! leaves the claim to run out, so that everything is sent at least once, and twice only where nobody can know.
 
 pub mod carrier;
+mod channel;
 mod file;
 pub mod letter;
 mod retry;
@@ -132,7 +133,10 @@ impl Sender {
         let content = match &mail.mail {
             Ok(content) => Content::Mail(content),
             // A newer release that runs beside this one, or runs again, knows it.
-            Err(why) => return self.failed(mail, Failure::ours(why)).await,
+            Err(why) => {
+                let failure = Failure { fault: Fault::Deferred, code: None, text: why.clone() };
+                return self.failed(mail, failure).await;
+            }
         };
         match self.carrier.carry(&mail.id, &mail.to, content, mail.created_at).await {
             Ok(_) => self.sent(mail).await,

@@ -59,6 +59,31 @@ async fn a_server_without_starttls_gets_no_mail_unless_that_was_meant() {
     assert_eq!(sent_with(&server.plain_config()).await.state, MailState::Sent);
 }
 
+/// Plain words behind the server's last one must not pass for answers that came by TLS (CVE-2011-0411 and its kin).
+#[tokio::test]
+async fn answers_that_were_slipped_in_before_tls_are_not_believed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut heard = [0; 1024];
+        stream.write_all(b"220 hello\r\n").await.expect("written");
+        let _ = stream.read(&mut heard).await.expect("EHLO");
+        stream.write_all(b"250-hello\r\n250 STARTTLS\r\n").await.expect("written");
+        let _ = stream.read(&mut heard).await.expect("STARTTLS");
+        let slipped_in = "220 go\r\n250 x\r\n250 x\r\n250 x\r\n354 x\r\n250 taken\r\n";
+        stream.write_all(slipped_in.as_bytes()).await.expect("written");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        rest
+    });
+    let config = format!("[mail]\ntransport = \"smtp\"\n[mail.smtp]\nhost = \"localhost\"\nport = {port}\n");
+    assert_kept(&sent_with(&config).await, &["wrong version number", "SSL", "packet length"]);
+    let heard = String::from_utf8_lossy(&server.await.expect("no panic")).into_owned();
+    assert!(!heard.contains("ann@school.test") && !heard.contains("MAIL FROM"), "{heard}");
+}
+
 #[tokio::test]
 async fn we_authenticate_and_a_wrong_password_is_our_fault_and_not_the_mails() {
     for tls in ["starttls", "none"] {
