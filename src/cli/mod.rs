@@ -10,6 +10,7 @@ mod healthcheck;
 mod import;
 mod key;
 pub mod logging;
+mod mail;
 mod migrate;
 mod output;
 mod progress;
@@ -97,6 +98,9 @@ enum Command {
     /// Browsers that people are signed in with.
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Mail that waits, was sent, or never will be.
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Print the completions of a shell.
     #[command(after_help = completions::EXAMPLES)]
     Completions { shell: clap_complete::Shell },
@@ -105,7 +109,7 @@ enum Command {
 fn parse_setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = parse_pair(text)?;
     // Everybody on a machine can read the command lines of its processes.
-    if crate::config::may_hold_secret(&name) && value.contains('@') {
+    if crate::config::is_secret(&name) || crate::config::may_hold_secret(&name) && value.contains('@') {
         return Err(format!("{name} holds a password; use {name}_file, or the environment"));
     }
     Ok((name, value))
@@ -149,6 +153,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::ApiKey(command) => api_key::run(command, &open(&global).await?, global.output).await,
         Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
         Command::Session(command) => session::run(command, &open(&global).await?, global.output).await,
+        Command::Mail(mail::MailCommand::Test { to }) => mail::test(&load(&global)?, &to, global.output).await,
+        Command::Mail(command) => mail::run(command, &open(&global).await?, global.output).await,
         Command::Completions { shell } => {
             completions::run::<Cli>(shell, global.output);
             Ok(())

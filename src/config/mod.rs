@@ -28,7 +28,7 @@ pub use model::{
     TlsFiles,
 };
 pub use print::{reference, template};
-pub use settings::may_hold_secret;
+pub use settings::{is_secret, may_hold_secret};
 
 #[cfg(test)]
 mod tests {

@@ -488,6 +488,11 @@ pub fn may_hold_secret(path: &str) -> bool {
     entry(path).is_some_and(|entry| entry.kind.holds_secret())
 }
 
+/// Whether a setting is a secret and nothing else.
+pub fn is_secret(path: &str) -> bool {
+    entry(path).is_some_and(|entry| entry.kind == Kind::Secret)
+}
+
 fn expand(row: &Setting) -> Vec<Entry> {
     let (parent, key) = row.path.rsplit_once('.').unwrap_or(("", row.path));
     let beside = |sibling: &str| if parent.is_empty() { sibling.to_owned() } else { format!("{parent}.{sibling}") };

@@ -2,6 +2,7 @@
 //! leaves the claim to run out, so that everything is sent at least once, and twice only where nobody can know.
 
 pub mod carrier;
+mod channel;
 mod file;
 pub mod letter;
 mod retry;
@@ -15,10 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::ambient::{SharedClock, SharedRng};
-use crate::config::{Config, Mail as MailConfig};
-use crate::protocol::ids::ClientId;
-use crate::protocol::time::{Span, Timestamp};
-use crate::store::outbox::{ClaimedMail, Counted, DeadReason};
+use crate::config::{Config, MailCap};
+use crate::protocol::time::Span;
+use crate::store::outbox::{Cap, Caps, ClaimedMail, DeadReason, PutOff};
 use crate::store::{Result, Store};
 use crate::telemetry::metrics::{self, MailOutcome};
 use carrier::{Carrier, Failure, Fault};
@@ -33,35 +33,22 @@ const SLACK: Span = Span::from_secs(20);
 /// How often the end of a mail is written again where the store fails: it has left, and nobody else knows.
 const INSIST: u32 = 10;
 const INSIST_EVERY: Duration = Duration::from_secs(1);
-/// How long a mail waits for another to the same address, or of the same partner, that may use up the last place.
-const ASIDE: Span = Span::from_secs(2);
-/// The shortest rest of a partner who sent too much. All that waits of theirs is moved at once, so not all the time.
-const REST: Span = Span::minutes(1);
-
 pub struct Sender {
     store: Store,
     clock: SharedClock,
     rng: SharedRng,
     carrier: Carrier,
-    config: MailConfig,
+    caps: Caps,
     /// It was said already that the server cannot be used.
     told: AtomicBool,
-}
-
-/// Whether a mail may leave now.
-enum Room {
-    Free,
-    /// Not before.
-    Later(Timestamp),
-    /// The same, for all of this partner's.
-    LaterAll(ClientId, Timestamp),
-    Never,
 }
 
 impl Sender {
     pub fn new(config: &Config, store: Store, clock: SharedClock, rng: SharedRng) -> Self {
         let carrier = Carrier::of(config);
-        Self { store, clock, rng, carrier, config: config.mail.clone(), told: AtomicBool::new(false) }
+        let cap = |cap: MailCap| Cap { mails: i64::from(cap.mails), window: cap.window };
+        let caps = Caps { address: cap(config.mail.address_cap), partner: cap(config.mail.partner_cap) };
+        Self { store, clock, rng, carrier, caps, told: AtomicBool::new(false) }
     }
 
     /// Whether mail could leave as far as the configuration goes; nobody is asked.
@@ -119,55 +106,37 @@ impl Sender {
             return Ok(());
         }
         let lease = self.carrier.patience() + SLACK;
-        let limit = i64::try_from(free).unwrap_or_default();
-        for mail in self.store.claim_mails(self.clock.now(), lease, limit).await? {
+        let claims = self.store.claim_mails(self.clock.now(), lease, free, self.caps).await?;
+        for PutOff { partner, mails, until } in claims.put_off {
+            tracing::warn!(%partner, mails, until = until.rfc3339(), "mail of a partner above their cap is put off");
+            metrics::mail(MailOutcome::PutOff);
+        }
+        let admitted = claims.mails.into_iter().map(|mail| (mail, true));
+        for (mail, may_leave) in admitted.chain(claims.capped.into_iter().map(|mail| (mail, false))) {
             let sender = Arc::clone(self);
-            underway.spawn(async move { sender.attempt(mail).await });
+            underway.spawn(async move { sender.attempt(mail, may_leave).await });
         }
         Ok(())
     }
 
-    async fn attempt(&self, mail: ClaimedMail) {
-        let outcome = match self.room(&mail).await {
-            Ok(Room::Free) => self.carry(&mail).await,
-            Ok(Room::Later(until)) => self.put_off(&mail, until).await,
-            Ok(Room::LaterAll(partner, until)) => self.put_off_all(&mail, &partner, until).await,
-            Ok(Room::Never) => self.end(&mail, DeadReason::Capped, "this address has had enough mail").await,
-            Err(error) => Err(error),
+    async fn attempt(&self, mail: ClaimedMail, may_leave: bool) {
+        let outcome = match may_leave {
+            true => self.carry(&mail).await,
+            false => self.end(&mail, DeadReason::Capped, "this address has had enough mail", None).await,
         };
         if let Err(error) = outcome {
             tracing::warn!(%error, id = mail.id, "a mail is left to the end of its claim");
         }
     }
 
-    /// What the caps say. A mail that others might use up the last place before waits until that is known.
-    async fn room(&self, mail: &ClaimedMail) -> Result<Room> {
-        let now = self.clock.now();
-        let (address, partner) = (self.config.address_cap, self.config.partner_cap);
-        let aside = || now + retry::with_chance(ASIDE, self.rng.as_ref());
-        let tally = self.store.tally_mails(Counted::Address, mail, now - address.window, now).await?;
-        if tally.sent >= i64::from(address.mails) {
-            return Ok(Room::Never);
-        }
-        if tally.sent + tally.sending >= i64::from(address.mails) {
-            return Ok(Room::Later(aside()));
-        }
-        let Some(id) = &mail.partner else { return Ok(Room::Free) };
-        let tally = self.store.tally_mails(Counted::Partner, mail, now - partner.window, now).await?;
-        if tally.sent >= i64::from(partner.mails) {
-            let last = self.store.mail_sent_before(id, i64::from(partner.mails) - 1).await?;
-            let free_at = last.map_or(now, |last| last + partner.window);
-            return Ok(Room::LaterAll(id.clone(), free_at.max(now + REST)));
-        }
-        let crowded = tally.sent + tally.sending >= i64::from(partner.mails);
-        Ok(if crowded { Room::Later(aside()) } else { Room::Free })
-    }
-
     async fn carry(&self, mail: &ClaimedMail) -> Result<()> {
         let content = match &mail.mail {
             Ok(content) => Content::Mail(content),
             // A newer release that runs beside this one, or runs again, knows it.
-            Err(why) => return self.failed(mail, Failure::ours(why)).await,
+            Err(why) => {
+                let failure = Failure { fault: Fault::Deferred, code: None, text: why.clone() };
+                return self.failed(mail, failure).await;
+            }
         };
         match self.carrier.carry(&mail.id, &mail.to, content, mail.created_at).await {
             Ok(_) => self.sent(mail).await,
@@ -195,7 +164,7 @@ impl Sender {
     async fn failed(&self, mail: &ClaimedMail, failure: Failure) -> Result<()> {
         match failure.fault {
             Fault::Refused => {
-                return self.end_with(mail, DeadReason::Rejected, &failure.text, failure.code.as_deref()).await;
+                return self.end(mail, DeadReason::Rejected, &failure.text, failure.code.as_deref()).await;
             }
             Fault::Ours if !self.told.swap(true, Ordering::Relaxed) => {
                 let destination = self.carrier.destination();
@@ -204,30 +173,14 @@ impl Sender {
             Fault::Ours | Fault::Deferred => {}
         }
         let Some(pause) = retry::pause_after(mail.attempt, self.rng.as_ref()) else {
-            return self.end_with(mail, DeadReason::Undeliverable, &failure.text, failure.code.as_deref()).await;
+            return self.end(mail, DeadReason::Undeliverable, &failure.text, failure.code.as_deref()).await;
         };
         self.store.finish_later(mail, self.clock.now() + pause, failure.text).await?;
         self.tell(mail, MailOutcome::Deferred, failure.code.as_deref());
         Ok(())
     }
 
-    async fn put_off(&self, mail: &ClaimedMail, until: Timestamp) -> Result<()> {
-        self.store.put_off(mail, until).await
-    }
-
-    async fn put_off_all(&self, mail: &ClaimedMail, partner: &ClientId, until: Timestamp) -> Result<()> {
-        self.store.put_off(mail, until).await?;
-        let others = self.store.put_off_all(partner, until).await?;
-        tracing::warn!(%partner, mails = others + 1, until = until.rfc3339(), "mail of a partner above their cap is put off");
-        metrics::mail(MailOutcome::PutOff);
-        Ok(())
-    }
-
-    async fn end(&self, mail: &ClaimedMail, reason: DeadReason, text: &str) -> Result<()> {
-        self.end_with(mail, reason, text, None).await
-    }
-
-    async fn end_with(&self, mail: &ClaimedMail, reason: DeadReason, text: &str, code: Option<&str>) -> Result<()> {
+    async fn end(&self, mail: &ClaimedMail, reason: DeadReason, text: &str, code: Option<&str>) -> Result<()> {
         let error = format!("{reason}: {text}");
         if self.store.finish_dead(mail, reason, error, self.clock.now()).await? {
             let outcome = match reason {

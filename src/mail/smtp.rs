@@ -8,14 +8,16 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
+use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use lettre::transport::smtp::response::{Response, Severity};
+use native_tls::{Certificate, Protocol, TlsConnector};
 use openssl::x509::X509;
 use tokio::time::timeout;
 
 use super::carrier::{Failure, Fault};
+use super::channel::{Channel, Security};
 use super::letter::Letter;
 use crate::config::{Smtp, SmtpTls};
 use crate::protocol::time::Span;
@@ -58,7 +60,7 @@ impl Server {
     }
 
     pub async fn check(&self) -> Result<(), Failure> {
-        self.tls().await.map(|_| ())
+        self.security().await.map(|_| ())
     }
 
     /// Hands a letter over; the server's answer.
@@ -113,37 +115,34 @@ impl Server {
 
     async fn connect(&self) -> Result<Line, Failure> {
         let Smtp { host, port, credentials, .. } = &self.smtp;
-        let ours = |error: lettre::transport::smtp::Error| Failure::ours(format!("{host}:{port}: {}", told(&error)));
-        let tls = self.tls().await?;
-        let (at_once, later) = match self.smtp.tls {
-            SmtpTls::Implicit => (tls, None),
-            SmtpTls::Starttls | SmtpTls::None => (None, tls),
-        };
-        let address = (host.as_str(), *port);
-        let connecting = AsyncSmtpConnection::connect_tokio1(address, None, &self.hello, at_once, None);
-        let mut connection = connecting.await.map_err(ours)?;
-        if let Some(tls) = later {
-            connection.starttls(tls, &self.hello).await.map_err(ours)?;
-        }
+        let ours = |why: String| Failure::ours(format!("{host}:{port}: {}", clean(&why)));
+        let channel =
+            Channel::open(host, *port, &self.hello.to_string(), self.security().await?).await.map_err(ours)?;
+        let connecting = AsyncSmtpConnection::connect_with_transport(Box::new(channel), &self.hello);
+        let mut connection = connecting.await.map_err(|error| ours(told(&error)))?;
         if let Some((name, password)) = credentials {
             let credentials = Credentials::new(name.clone(), password.expose().clone());
-            connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(ours)?;
+            let known = connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
+            known.map_err(|error| ours(told(&error)))?;
         }
         Ok(Line { connection, carried: 0 })
     }
 
-    /// What makes a connection TLS, with the certificates as they are now; `None` where there is none.
-    async fn tls(&self) -> Result<Option<TlsParameters>, Failure> {
-        if self.smtp.tls == SmtpTls::None {
-            return Ok(None);
-        }
-        let mut builder = TlsParameters::builder(self.smtp.host.clone());
+    /// What makes a connection safe, with the certificates as they are now.
+    async fn security(&self) -> Result<Security, Failure> {
+        let security = match self.smtp.tls {
+            SmtpTls::None => return Ok(Security::None),
+            SmtpTls::Implicit => Security::AtOnce,
+            SmtpTls::Starttls => Security::Starttls,
+        };
+        let mut builder = TlsConnector::builder();
+        builder.min_protocol_version(Some(Protocol::Tlsv12));
         if let Some(file) = &self.smtp.ca_file {
             for certificate in certificates(file).await? {
-                builder = builder.add_root_certificate(certificate);
+                builder.add_root_certificate(certificate);
             }
         }
-        builder.build().map(Some).map_err(|error| Failure::ours(told(&error)))
+        builder.build().map(security).map_err(Failure::ours)
     }
 }
 
@@ -156,7 +155,7 @@ async fn certificates(file: &Path) -> Result<Vec<Certificate>, Failure> {
     }
     let each = stack.iter().map(|one| {
         let der = one.to_der().map_err(|error| ours(error.to_string()))?;
-        Certificate::from_der(der).map_err(|error| ours(told(&error)))
+        Certificate::from_der(&der).map_err(|error| ours(error.to_string()))
     });
     each.collect()
 }
@@ -226,7 +225,7 @@ fn told(error: &lettre::transport::smtp::Error) -> String {
 /// One line of bounded length: a server may say anything.
 fn clean(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    words.collect::<Vec<_>>().join(" ").chars().take(500).collect()
 }
 
 async fn say_good_bye(mut line: Line) {
@@ -252,6 +251,6 @@ mod tests {
     #[test]
     fn an_answer_is_one_line() {
         assert_eq!(clean("550 no\r\n\tsuch \u{1b}[31muser\u{0}"), "550 no such [31muser");
-        assert_eq!(clean(&"x".repeat(1000)).len(), 300);
+        assert_eq!(clean(&"x".repeat(1000)).len(), 500);
     }
 }

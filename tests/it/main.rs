@@ -19,6 +19,7 @@ mod key_process;
 mod keys;
 mod login;
 mod logout;
+mod mail;
 mod migrations;
 mod observability;
 mod openidconnect_crate;

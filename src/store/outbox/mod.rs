@@ -5,7 +5,7 @@
 mod delivery;
 mod listed;
 
-pub use delivery::{ClaimedMail, Counted, Tally};
+pub use delivery::{Cap, Caps, ClaimedMail, Claims, PutOff};
 pub use listed::{ListedMail, OutboxLevels, Retried};
 
 use serde::{Deserialize, Serialize};

@@ -3,11 +3,13 @@
 #![allow(clippy::disallowed_types)] // Tests make their own randomness and read real JSON.
 
 mod browser;
+pub mod certificate;
 pub mod collector;
 pub mod crowd;
 mod database;
 pub mod disk;
 mod doors;
+pub mod mail_server;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;
