@@ -48,6 +48,15 @@ impl Issuer {
         self.split().0
     }
 
+    /// The host without its port.
+    pub fn host(&self) -> &str {
+        let authority = self.origin().split("://").nth(1).unwrap_or_default();
+        match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => authority,
+        }
+    }
+
     /// What follows the origin: empty, or `/realms/a`.
     pub fn path(&self) -> &str {
         self.split().1
@@ -125,6 +134,18 @@ mod tests {
             let issuer = Issuer::parse(text).expect(text);
             assert_eq!((issuer.as_str(), issuer.origin(), issuer.path()), (text, origin, path));
             assert_eq!(issuer.is_https(), text.starts_with("https"));
+        }
+    }
+
+    #[test]
+    fn the_host_has_no_port() {
+        for (text, host) in [
+            ("https://id.example.com", "id.example.com"),
+            ("https://id.example.com:8443/a", "id.example.com"),
+            ("http://[::1]:8080", "[::1]"),
+            ("http://[::1]", "[::1]"),
+        ] {
+            assert_eq!(Issuer::parse(text).expect(text).host(), host);
         }
     }
 

@@ -52,6 +52,8 @@ pub enum Kind {
     ClientId,
     Username,
     Email,
+    /// A domain that cookies may be set for: no address, no single label.
+    CookieDomain,
 }
 
 impl PartialEq for Kind {
@@ -93,6 +95,9 @@ impl Kind {
             Self::ClientId => "visible ASCII without spaces",
             Self::Username => "a name without spaces and `@`",
             Self::Email => "an e-mail address",
+            Self::CookieDomain => {
+                "a domain of two labels or more in lower case, without a dot before it, like \"example.com\""
+            }
             _ => "a line of text",
         }
     }
@@ -180,6 +185,7 @@ impl Kind {
             Self::ClientId => !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()),
             Self::Username => checked_username(text).is_ok(),
             Self::Email => canonical_email(text).is_ok(),
+            Self::CookieDomain => is_cookie_domain(text),
             _ => !text.trim().is_empty(),
         };
         accepted.then(|| text.to_owned())
@@ -221,6 +227,17 @@ fn is_web_uri(text: &str) -> bool {
     !text.contains(' ') && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
+/// Which names nobody may share a cookie over (`co.uk`) is for browsers to know, and they refuse those.
+fn is_cookie_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        (1..=63).contains(&label.len()) && label.bytes().all(plain) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let labels: Vec<&str> = text.split('.').collect();
+    let is_address = labels.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    labels.len() >= 2 && text.len() <= 253 && labels.into_iter().all(is_label) && !is_address
+}
+
 fn is_colour(text: &str) -> bool {
     text.strip_prefix('#').is_some_and(|hex| hex.len() == 6 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
@@ -257,6 +274,7 @@ mod tests {
             (Kind::ScopeName, r#""urn:x:y""#, r#""urn:x:y""#),
             (Kind::ResourceUri, r#""urn:x:y""#, r#""urn:x:y""#),
             (one(), r#""ES256""#, r#""ES256""#),
+            (Kind::CookieDomain, r#""xn--bcher-kva.example""#, r#""xn--bcher-kva.example""#),
         ] {
             assert_eq!(check(kind, toml).as_deref(), Some(expected), "{toml}");
         }
@@ -308,6 +326,13 @@ mod tests {
             (Kind::ClientId, r#""é""#),
             (Kind::Username, r#""a@b""#),
             (Kind::Email, r#""alice""#),
+            (Kind::CookieDomain, r#""com""#),
+            (Kind::CookieDomain, r#"".example.com""#),
+            (Kind::CookieDomain, r#""example.com.""#),
+            (Kind::CookieDomain, r#""Example.com""#),
+            (Kind::CookieDomain, r#""192.0.2.1""#),
+            (Kind::CookieDomain, r#""example.com; Path=/x""#),
+            (Kind::CookieDomain, r#""-a.example.com""#),
             (one(), r#""none""#),
         ] {
             assert_eq!(check(kind, toml), None, "{toml}");

@@ -78,6 +78,8 @@ pub struct ServerKeys {
     pub limits: [u8; 32],
     /// The pepper of API keys: without it a stolen table proves none of them.
     pub api_keys: [u8; 32],
+    /// Cookies that gateways take.
+    pub gateway: [u8; 32],
 }
 
 /// The pepper that new API keys are kept under.
@@ -93,6 +95,7 @@ impl ServerKeys {
             refresh: mac("refresh"),
             limits: mac("limits"),
             api_keys: mac("api keys"),
+            gateway: mac("gateway cookie"),
         }
     }
 
