@@ -6,11 +6,11 @@ use std::process::Command;
 use keyward::account::api_keys::revoke;
 use keyward::protocol::api_key::Wish;
 
-use super::house::{House, Manual, identity};
+use super::house::{HOST, House, Manual, identity};
 use super::{GATEWAY_COOKIE, at_the_app, tokens_of};
 use crate::on_both_databases;
 use crate::support::process::{Running, wait_for};
-use crate::support::{Backend, Browser, Provider};
+use crate::support::{Backend, Browser};
 
 /// A house with an nginx at its door.
 struct Nginx {
@@ -28,7 +28,7 @@ impl Nginx {
         page.put("listen 443 ssl;", &format!("listen 127.0.0.1:{} ssl;", house.gateway));
         page.put("/etc/letsencrypt/live/app.example.com/fullchain.pem", &cert);
         page.put("/etc/letsencrypt/live/app.example.com/privkey.pem", &key);
-        page.put("app.example.com", super::house::HOST);
+        page.put("app.example.com", HOST);
         page.put("https://quiz.example.com", "https://quiz.test");
         std::fs::write(house.path("app.conf"), page.text).expect("written");
         std::fs::write(house.path("nginx.conf"), AROUND).expect("written");
@@ -152,7 +152,7 @@ on_both_databases! {
         }
         // The scope, and the resource that a token has to be for.
         assert_eq!(house.visit_with("GET /quiz/", key.expose(), &[]).await.status, 200);
-        assert_eq!(house.visit(&format!("GET /quiz/"), &[&cookie_of(&browser)]).await.status, 200);
+        assert_eq!(house.visit("GET /quiz/", &[&cookie_of(&browser)]).await.status, 200);
         let page = house.visit_with("GET /quiz/", &token, &[]).await;
         assert_eq!((page.status, page.header("x-auth-error")), (403, Some("invalid_audience")));
         let narrow = provider.api_key("alice", "openid").await;
@@ -171,8 +171,9 @@ on_both_databases! {
         let sub = provider.user_id("alice").await;
         let key = provider.api_key("alice", "openid").await;
         for path in ["/public/", "/"] {
-            let page = house.visit(&format!("GET {path}"), &FORGED).await;
+            let page = house.visit(&format!("GET {path}"), &[&FORGED[..], &["X-Theme: dark"]].concat()).await;
             assert_eq!(page.identity(), identity(&[("status", "guest")]), "{path}");
+            assert_eq!(page.handed("x-theme"), ["dark"], "others pass");
         }
         let bearer = format!("Authorization: Bearer {}", key.expose());
         for headers in [[&FORGED[..], &[bearer.as_str()]].concat(), [&[bearer.as_str()], &FORGED[..]].concat()] {
@@ -195,7 +196,7 @@ on_both_databases! {
         let mut browser = house.provider.browser();
         house.provider.sign_in(&mut browser).await;
         let cookie = cookie_of(&browser);
-        let own = format!("Origin: https://{}:{}", super::house::HOST, house.gateway);
+        let own = format!("Origin: https://{}:{}", HOST, house.gateway);
         let evil = "Origin: https://evil.test";
         // What a page of another site would like us to believe.
         let lies = [
