@@ -2,7 +2,7 @@
 //! ended it. The gateways themselves are in the files below.
 
 mod house;
-mod nginx;
+mod real;
 
 use http::Method;
 use keyward::account::api_keys::{mint_for_partner, revoke};
