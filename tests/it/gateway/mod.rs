@@ -611,6 +611,25 @@ async fn without_a_domain_there_is_no_second_cookie() {
     assert!(!anew.cookies.contains_key(GATEWAY_COOKIE), "{:?}", anew.cookies);
 }
 
+/// Every page names each header as often as its gateway wants: to remove what a visitor sent, and to take what the
+/// answer says. Where one of the two goes by the beginning of the names, that stands there.
+#[test]
+fn no_page_forgets_a_header() {
+    for (page, language, least, beginning) in [
+        ("nginx.md", "nginx", 1, "$upstream_http_x_auth_"),
+        ("caddy.md", "caddyfile", 1, "request_header -x-auth*"),
+        ("traefik.md", "yaml", 2, "x_auth_"),
+        ("envoy.md", "yaml", 1, "{ prefix: x-auth- }"),
+    ] {
+        let text = house::Manual::read(page, language).text.to_lowercase();
+        assert!(text.contains(beginning), "{beginning} in {page}");
+        for name in HEADERS {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+            assert!(words.filter(|word| *word == name).count() >= least, "{name} in {page}");
+        }
+    }
+}
+
 /// Below an issuer with a path the gateway's routes are below it too.
 #[tokio::test]
 async fn the_routes_are_below_the_issuer() {
