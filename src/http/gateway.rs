@@ -1,6 +1,6 @@
 //! What gateways ask before they hand a request on: nginx's `auth_request`, Traefik's `forwardAuth`, Caddy's
 //! `forward_auth`, Envoy's `ext_authz`. Any method, and no body is read. Which answer follows from what is
-//! `protocol/gateway.rs`.
+//! `protocol/gateway`.
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};

@@ -1,16 +1,20 @@
 //! What a gateway is told about a request before it hands it on (`/forward-auth/*`): which answer follows from the
-//! mode of the route, the credential and what the route asks of it, and the headers that name the person. Gateways
-//! know three answers, 2xx, 401 and 403; who sent the request is a fact that the shell brings.
+//! mode of the route, the credential and what the route asks of it. Gateways know three answers, 2xx, 401 and 403; who
+//! sent the request is a fact that the shell brings.
+
+mod headers;
+mod origin;
 
 use std::borrow::Cow;
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
 use super::client::wire_enum;
 use super::scope::ScopeSet;
 use super::time::Span;
 use super::user::User;
+pub use headers::{HEADERS, headers};
+pub use origin::{is_own_origin, is_safe, site_origin};
 
 wire_enum! {
     /// What a route wants of its visitors; the last part of the path.
@@ -230,86 +234,9 @@ pub fn decide<'a>(
     }
 }
 
-/// Every header of an answer. All of them stand in each, empty where there is nothing to say, so that a gateway which
-/// copies them always puts ours in the place of what a visitor sent.
-pub const HEADERS: [&str; 12] = [
-    "x-auth-status",
-    "x-auth-subject",
-    "x-auth-username",
-    "x-auth-email",
-    "x-auth-email-verified",
-    "x-auth-scopes",
-    "x-auth-client",
-    "x-auth-method",
-    "x-auth-partner",
-    "x-auth-external-id",
-    "x-auth-key-id",
-    "x-auth-error",
-];
-
-/// What cannot stand in a header or would be taken apart there; beyond ASCII everything is encoded anyway.
-const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b',');
-
-/// A value as UTF-8 in percent-encoding (RFC 3986 §2.1).
-fn encoded(text: &str) -> Cow<'_, str> {
-    utf8_percent_encode(text, ENCODED).into()
-}
-
-/// The values of [`HEADERS`], in their order.
-pub fn headers<'a>(verdict: &'a Verdict<'a>) -> [Cow<'a, str>; HEADERS.len()] {
-    let error = verdict.trouble().map_or("", Trouble::code);
-    let Verdict::User(holder) = verdict else {
-        let mut values = [const { Cow::Borrowed("") }; HEADERS.len()];
-        values[0] = "guest".into();
-        values[HEADERS.len() - 1] = error.into();
-        return values;
-    };
-    let text = |value: Option<&'a str>| value.map_or(Cow::Borrowed(""), encoded);
-    let told = |scope: &str| holder.user.filter(|_| holder.scope.contains(scope));
-    let email = told("email").and_then(|user| Some((user.email.as_deref()?, user.email_verified)));
-    [
-        "user".into(),
-        encoded(holder.subject),
-        text(told("profile").and_then(|user| user.username.as_deref())),
-        text(email.map(|(email, _)| email)),
-        email.map_or("", |(_, verified)| if verified { "true" } else { "false" }).into(),
-        // Scope tokens are what may stand in a header, and none has a space (RFC 6749 §3.3).
-        holder.scope.to_string().into(),
-        text(holder.client),
-        holder.method.as_str().into(),
-        text(holder.partner),
-        text(holder.user.and_then(|user| user.external_id.as_deref())),
-        text(holder.key_id),
-        error.into(),
-    ]
-}
-
-/// Whether a request by one of these methods only looks (RFC 9110 §9.2.1). There may be more than one: what the gateway
-/// asks us by, and what it says the visitor used. One that changes something is enough.
-pub fn is_safe<'a>(mut methods: impl Iterator<Item = &'a str>) -> bool {
-    methods.all(|method| matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE"))
-}
-
-/// Whether a request that changes something may use the cookie that came with it: its page belongs to the site that is
-/// protected, or to us. A browser always says where such a request comes from.
-pub fn is_own_origin(origin: Option<&str>, issuer_origin: &str, site: Option<&str>) -> bool {
-    origin.is_some_and(|origin| origin == issuer_origin || Some(origin) == site)
-}
-
-/// The origin (RFC 6454 §6.2) of the site that a gateway protects, from what it says of it.
-pub fn site_origin(scheme: &str, host: &str) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '[' | ']');
-    if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) {
-        return None;
-    }
-    Some(Url::parse(&format!("{scheme}://{host}")).ok()?.origin().ascii_serialization())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::grant::tests::user;
     use super::*;
-    use crate::protocol::ids::ClientId;
 
     const ISSUER: &str = "https://id.test";
     const QUIZ: &str = "https://quiz.test";
@@ -318,7 +245,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn holder(scope: &str, audience: Option<&[&'static str]>) -> Holder<'static> {
+    pub fn holder(scope: &str, audience: Option<&[&'static str]>) -> Holder<'static> {
         Holder {
             method: Method::Token,
             subject: "alice-id",
@@ -415,105 +342,6 @@ mod tests {
             ("audience=%00", Err(Misconfigured::Value)),
         ] {
             assert_eq!(Requirement::parse(query), expected, "{query}");
-        }
-    }
-
-    #[test]
-    fn a_credential_tells_of_its_person_what_its_scopes_tell() {
-        let person = User {
-            username: Some("alice".to_owned()),
-            email: Some("alice@example.com".to_owned()),
-            partner: Some(ClientId::new("acme")),
-            external_id: Some("user_123".to_owned()),
-            ..user()
-        };
-        let told = |scope: &str, header: &str| {
-            let holder = Holder { user: Some(&person), partner: Some("acme"), ..holder(scope, None) };
-            let verdict = Verdict::User(holder);
-            let at = HEADERS.iter().position(|name| *name == header).unwrap();
-            headers(&verdict)[at].clone().into_owned()
-        };
-        for (scope, header, expected) in [
-            ("openid", "x-auth-username", ""),
-            ("profile", "x-auth-username", "alice"),
-            ("openid", "x-auth-email", ""),
-            ("email", "x-auth-email", "alice@example.com"),
-            ("openid", "x-auth-email-verified", ""),
-            ("openid email", "x-auth-scopes", "openid email"),
-            ("openid", "x-auth-status", "user"),
-            ("openid", "x-auth-subject", "alice-id"),
-            ("openid", "x-auth-external-id", "user_123"),
-            ("openid", "x-auth-partner", "acme"),
-            ("openid", "x-auth-error", ""),
-        ] {
-            assert_eq!(told(scope, header), expected, "{scope} {header}");
-        }
-    }
-
-    #[test]
-    fn nothing_that_a_person_is_called_leaves_its_header() {
-        for (text, expected) in [
-            ("alice", "alice"),
-            ("a\r\nX-Auth-Subject: root", "a%0D%0AX-Auth-Subject:%20root"),
-            ("Zoë", "Zo%C3%AB"),
-            ("100%", "100%25"),
-            ("a,b", "a%2Cb"),
-            (" a ", "%20a%20"),
-            ("\u{7f}\u{0}", "%7F%00"),
-            ("\u{2028}", "%E2%80%A8"),
-        ] {
-            assert_eq!(encoded(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn whoever_is_not_let_in_by_name_has_no_name() {
-        for verdict in [Verdict::Guest(None), Verdict::Unauthorized(None), Verdict::Forbidden(Trouble::ForeignOrigin)] {
-            let values = headers(&verdict);
-            assert_eq!(values[0], "guest");
-            assert!(values[1..HEADERS.len() - 1].iter().all(|value| value.is_empty()), "{verdict:?}");
-        }
-    }
-
-    #[test]
-    fn a_cookie_changes_something_only_from_its_own_site() {
-        let site = site_origin("https", "app.test");
-        for (methods, origin, allowed) in [
-            (&["GET"][..], None, true),
-            (&["HEAD", "GET"], Some("https://evil.test"), true),
-            (&["GET", "POST"], None, false),
-            (&["POST", "GET"], Some("https://app.test"), true),
-            (&["GET", "DELETE"], Some("https://id.test"), true),
-            (&["GET", "DELETE"], Some("https://evil.test"), false),
-            (&["GET", "PUT"], Some("null"), false),
-            (&["GET", "POST"], Some("http://app.test"), false),
-            (&["GET", "POST"], Some("https://app.test:8443"), false),
-            (&["GET", "BREW"], None, false),
-            (&["GET", "get"], None, false),
-            (&["GET", ""], None, false),
-        ] {
-            let found = is_safe(methods.iter().copied()) || is_own_origin(origin, ISSUER, site.as_deref());
-            assert_eq!(found, allowed, "{methods:?} {origin:?}");
-        }
-        assert!(!is_own_origin(Some("https://app.test"), ISSUER, None), "nobody said which site it is");
-    }
-
-    #[test]
-    fn a_site_is_named_as_browsers_name_it() {
-        for (scheme, host, expected) in [
-            ("https", "App.Test", Some("https://app.test")),
-            ("https", "app.test:443", Some("https://app.test")),
-            ("http", "app.test:80", Some("http://app.test")),
-            ("https", "app.test:8443", Some("https://app.test:8443")),
-            ("http", "[::1]:8080", Some("http://[::1]:8080")),
-            ("ws", "app.test", None),
-            ("https", "", None),
-            ("https", "evil.test, app.test", None),
-            ("https", "evil.test/app.test", None),
-            ("https", "app.test@evil.test", None),
-            ("https", "app.test:x", None),
-        ] {
-            assert_eq!(site_origin(scheme, host).as_deref(), expected, "{scheme} {host}");
         }
     }
 }
