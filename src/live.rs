@@ -70,10 +70,19 @@ impl LiveToken {
 
 /// Reads an access token without asking the store; `None` for whatever is not one of ours or is expired.
 pub fn signed_access_token(app: &App, token: &str, now: Timestamp) -> Option<SignedToken> {
+    signed(app, token).filter(|token| now < token.expires_at)
+}
+
+/// Whether a text is an access token of ours whose time is over.
+pub fn has_expired(app: &App, token: &str, now: Timestamp) -> bool {
+    signed(app, token).is_some_and(|token| now >= token.expires_at)
+}
+
+fn signed(app: &App, token: &str) -> Option<SignedToken> {
     let claims = app.keys.current().verify(token, TYP_ACCESS_TOKEN).ok()?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let expires_at = Timestamp::from_millis(claims.get("exp")?.as_i64()?.checked_mul(1000)?);
-    if text("iss")? != app.metadata.issuer || now >= expires_at {
+    if text("iss")? != app.metadata.issuer {
         return None;
     }
     Some(SignedToken {
@@ -103,16 +112,13 @@ pub async fn access_token(app: &App, token: &str, now: Timestamp) -> Result<Opti
     if standing.revoked || !grant_stands(token.grant_id.as_ref(), &standing) {
         return Ok(None);
     }
-    if let Some(stored) = &standing.grant
-        && !partner_stands(app, &stored.user).await?
-    {
-        return Ok(None);
-    }
     let scope = token.claims.get("scope").and_then(Value::as_str).and_then(|scope| scope.parse().ok());
     let mut live = LiveToken { token, scope: scope.unwrap_or_default(), standing, key };
-    if let Some(user) = live.user() {
-        live.scope = app.metadata.allowed(&live.scope, user);
+    let Some(user) = live.user() else { return Ok(Some(live)) };
+    if !partner_stands(app, user).await? {
+        return Ok(None);
     }
+    live.scope = app.metadata.allowed(&live.scope, user);
     Ok(Some(live))
 }
 

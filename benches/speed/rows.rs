@@ -52,6 +52,18 @@ pub enum Traffic {
     KeyIntrospection(Keys),
     /// The custom grant, without a refresh token.
     KeyGrant(Alg),
+    /// `GET /forward-auth/required`.
+    ForwardAuth(Credential),
+}
+
+/// What a gateway is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// As many as [`Keys::Hot`].
+    Key,
+    Token(Kind),
+    /// One for each connection.
+    Cookie,
 }
 
 /// Which keys of the table are used.
@@ -63,13 +75,19 @@ pub enum Keys {
     Cold,
 }
 
+/// It lets nobody in whom it does not know.
+const FORWARD_AUTH: &str = "GET /forward-auth/required";
+
 /// Keys in use at a time.
 const HOT_KEYS: i64 = 10_000;
 
 impl Traffic {
     /// Its row stands for the large table, not for the small one.
     pub fn is_of_keys(self) -> bool {
-        matches!(self, Self::KeyMe(_) | Self::KeyIntrospection(_) | Self::KeyGrant(_))
+        matches!(
+            self,
+            Self::KeyMe(_) | Self::KeyIntrospection(_) | Self::KeyGrant(_) | Self::ForwardAuth(Credential::Key)
+        )
     }
 
     pub fn is_cold(self) -> bool {
@@ -105,7 +123,7 @@ use Against::{Bare, ClientCredentials as Ratio, Rsa};
 use Alg::{Es256, Rs256};
 
 /// The code flow comes last: it alone adds rows.
-pub const ROWS: [Row; 17] = [
+pub const ROWS: [Row; 20] = [
     row("discovery", "discovery", Traffic::Get(path::OPENID_CONFIGURATION), Bare, 0.8).aim(0.95),
     row("jwks", "JWKS", Traffic::Get(path::JWKS), Bare, 0.8).aim(0.95),
     row("cc-rs256", "client credentials RS256", Traffic::ClientCredentials(Rs256), Rsa, 0.70).aim(0.85),
@@ -118,6 +136,15 @@ pub const ROWS: [Row; 17] = [
     row("key-introspection-cold", "API key, introspection, cold", Traffic::KeyIntrospection(Keys::Cold), Bare, 0.2),
     row("key-grant-rs256", "API-key grant RS256", Traffic::KeyGrant(Rs256), Ratio(Rs256), 0.0),
     row("key-grant-es256", "API-key grant ES256", Traffic::KeyGrant(Es256), Ratio(Es256), 0.0),
+    row("forward-auth-key", "gateway, API key, hot", Traffic::ForwardAuth(Credential::Key), Bare, 0.5),
+    row(
+        "forward-auth-token",
+        "gateway, live token",
+        Traffic::ForwardAuth(Credential::Token(kind(Rs256, true))),
+        Bare,
+        0.5,
+    ),
+    row("forward-auth-cookie", "gateway, live session", Traffic::ForwardAuth(Credential::Cookie), Bare, 0.5),
     row("refresh-rs256", "rotating refresh RS256", Traffic::Refresh(kind(Rs256, false)), Ratio(Rs256), 0.7),
     row("refresh-es256", "rotating refresh ES256", Traffic::Refresh(kind(Es256, false)), Ratio(Es256), 0.35),
     row("refresh-id-rs256", "… with an ID token RS256", Traffic::Refresh(kind(Rs256, true)), Ratio(Rs256), 0.4),
@@ -217,6 +244,10 @@ impl Script for WithKeys {
                 let bearer = format!("Bearer {}", key.expose());
                 write_request(text, address, "GET /v1/me", &[("authorization", &bearer)], None);
             }
+            Traffic::ForwardAuth(_) => {
+                let bearer = format!("Bearer {}", key.expose());
+                write_request(text, address, FORWARD_AUTH, &[("authorization", &bearer)], None);
+            }
             Traffic::KeyIntrospection(_) => {
                 let form = format!("token={}", key.expose());
                 let headers = [("authorization", self.authorization.as_str())];
@@ -234,7 +265,11 @@ impl Script for WithKeys {
 
     fn answer(&mut self, answer: &Answer<'_>) -> anyhow::Result<bool> {
         ensure!(answer.status == 200, "{}: {}", answer.status, answer.body());
-        ensure!(answer.body.len() >= 100, "an answer is too short: {}", answer.body());
+        let says_yes = match self.traffic {
+            Traffic::ForwardAuth(_) => answer.header("x-auth-status") == Some("user"),
+            _ => answer.body.len() >= 100,
+        };
+        ensure!(says_yes, "an answer is too short: {}", answer.body());
         Ok(true)
     }
 }
@@ -328,7 +363,9 @@ fn encoded(text: &str) -> String {
 /// Scripts for all connections. `site` must be served: tokens are fetched where they are needed.
 pub async fn scripts(traffic: Traffic, site: &Site) -> anyhow::Result<Scripts> {
     let tokens = match traffic {
-        Traffic::Introspection(kind) | Traffic::UserInfo(kind) => access_tokens(site, kind).await?,
+        Traffic::Introspection(kind) | Traffic::UserInfo(kind) | Traffic::ForwardAuth(Credential::Token(kind)) => {
+            access_tokens(site, kind).await?
+        }
         _ => Vec::new(),
     };
     Ok((0..CONNECTIONS).map(|nth| script(traffic, site, nth, &tokens)).collect())
@@ -358,6 +395,15 @@ fn script(traffic: Traffic, site: &Site, nth: usize, tokens: &[String]) -> Box<d
                 own.map(|token| request(site, "GET /userinfo", &[("authorization", &format!("Bearer {token}"))], None));
             Box::new(repeat(requests.collect(), 100))
         }
+        Traffic::ForwardAuth(Credential::Token(_)) => {
+            let bearers = own.map(|token| format!("Bearer {token}"));
+            let requests = bearers.map(|bearer| request(site, FORWARD_AUTH, &[("authorization", &bearer)], None));
+            Box::new(repeat(requests.collect(), 0))
+        }
+        Traffic::ForwardAuth(Credential::Cookie) => {
+            let cookie = format!("keyward_session={}", site.cookies[nth]);
+            Box::new(repeat(vec![request(site, FORWARD_AUTH, &[("cookie", &cookie)], None)], 0))
+        }
         Traffic::Refresh(kind) => Box::new(Refresh {
             address: site.address,
             authorization: basic(kind.alg),
@@ -366,9 +412,10 @@ fn script(traffic: Traffic, site: &Site, nth: usize, tokens: &[String]) -> Box<d
             form: String::new(),
             text: String::new(),
         }),
-        Traffic::KeyMe(_) | Traffic::KeyIntrospection(_) | Traffic::KeyGrant(_) => {
-            Box::new(WithKeys::new(traffic, site, nth))
-        }
+        Traffic::KeyMe(_)
+        | Traffic::KeyIntrospection(_)
+        | Traffic::KeyGrant(_)
+        | Traffic::ForwardAuth(Credential::Key) => Box::new(WithKeys::new(traffic, site, nth)),
         Traffic::CodeFlow(alg) => {
             let line = format!(
                 "GET /authorize?client_id={}&response_type=code&redirect_uri={}&scope=openid+profile&state=a-state\

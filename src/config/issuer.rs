@@ -138,6 +138,18 @@ mod tests {
     }
 
     #[test]
+    fn the_host_has_no_port() {
+        for (text, host) in [
+            ("https://id.example.com", "id.example.com"),
+            ("https://id.example.com:8443/a", "id.example.com"),
+            ("http://[::1]:8080", "[::1]"),
+            ("http://[::1]", "[::1]"),
+        ] {
+            assert_eq!(Issuer::parse(text).expect(text).host(), host);
+        }
+    }
+
+    #[test]
     fn every_other_spelling_is_refused_with_the_right_one() {
         for (text, reason) in [
             ("", "without white space"),

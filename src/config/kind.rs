@@ -57,6 +57,8 @@ pub enum Kind {
     Mailbox,
     /// A host's name or address, without a port.
     Host,
+    /// A domain that cookies may be set for: no address, no single label.
+    CookieDomain,
 }
 
 impl PartialEq for Kind {
@@ -100,6 +102,9 @@ impl Kind {
             Self::Email => "an e-mail address",
             Self::Mailbox => "an e-mail address, alone or like `Name <a@example.com>`",
             Self::Host => "a host's name or IP address",
+            Self::CookieDomain => {
+                "a domain of two labels or more in lower case, without a dot before it, like \"example.com\""
+            }
             _ => "a line of text",
         }
     }
@@ -191,6 +196,7 @@ impl Kind {
             Self::Host => {
                 text.parse::<IpAddr>().is_ok() || Host::parse(text).is_ok_and(|host| host.to_string() == text)
             }
+            Self::CookieDomain => is_cookie_domain(text),
             _ => !text.trim().is_empty(),
         };
         accepted.then(|| text.to_owned())
@@ -230,6 +236,17 @@ pub fn network(text: &str) -> Option<IpNet> {
 
 fn is_web_uri(text: &str) -> bool {
     !text.contains(' ') && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+}
+
+/// Which names nobody may share a cookie over (`co.uk`) is for browsers to know, and they refuse those.
+fn is_cookie_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        (1..=63).contains(&label.len()) && label.bytes().all(plain) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let labels: Vec<&str> = text.split('.').collect();
+    let is_address = labels.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    labels.len() >= 2 && text.len() <= 253 && labels.into_iter().all(is_label) && !is_address
 }
 
 fn is_colour(text: &str) -> bool {
@@ -272,6 +289,7 @@ mod tests {
             (Kind::Host, r#""smtp.b.test""#, r#""smtp.b.test""#),
             (Kind::Host, r#""::1""#, r#""::1""#),
             (one(), r#""ES256""#, r#""ES256""#),
+            (Kind::CookieDomain, r#""xn--bcher-kva.example""#, r#""xn--bcher-kva.example""#),
         ] {
             assert_eq!(check(kind, toml).as_deref(), Some(expected), "{toml}");
         }
@@ -328,6 +346,13 @@ mod tests {
             (Kind::Host, r#""smtp.b.test:25""#),
             (Kind::Host, r#""smtp://b.test""#),
             (Kind::Host, r#""a b""#),
+            (Kind::CookieDomain, r#""com""#),
+            (Kind::CookieDomain, r#"".example.com""#),
+            (Kind::CookieDomain, r#""example.com.""#),
+            (Kind::CookieDomain, r#""Example.com""#),
+            (Kind::CookieDomain, r#""192.0.2.1""#),
+            (Kind::CookieDomain, r#""example.com; Path=/x""#),
+            (Kind::CookieDomain, r#""-a.example.com""#),
             (one(), r#""none""#),
         ] {
             assert_eq!(check(kind, toml), None, "{toml}");

@@ -97,6 +97,7 @@ struct Tree {
     data_dir: PathBuf,
     key_dir: Option<PathBuf>,
     master_key_file: Option<PathBuf>,
+    gateway_cookie_domain: Option<String>,
     brand: Brand,
     database: Database,
     #[serde(default)]
@@ -174,6 +175,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
         admin_listen: tree.admin_listen,
         data_dir: tree.data_dir,
         key_source,
+        gateway_cookie_domain: tree.gateway_cookie_domain,
         brand: tree.brand,
         database_url: tree.database.url,
         tls: tree.tls.cert_file.zip(tree.tls.key_file).map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),

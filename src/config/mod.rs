@@ -226,6 +226,15 @@ mod tests {
                 "admin_listen = \"127.0.0.1:8080\"",
                 "keyward.toml:2: `admin_listen` is \"127.0.0.1:8080\", as in `listen`",
             ),
+            (
+                "gateway_cookie_domain = \"com\"",
+                "keyward.toml:2: `gateway_cookie_domain` must be a domain of two labels or more",
+            ),
+            (
+                "gateway_cookie_domain = \"ample.com\"",
+                "keyward.toml:2: `gateway_cookie_domain` is \"ample.com\", which id.example.com",
+            ),
+            ("gateway_cookie_domain = \"a.id.example.com\"", "the issuer's host, is not below"),
             ("listen = ", "keyward.toml:2: is not TOML: "),
             ("[tokens]\n[tokens]", "keyward.toml:3: is not TOML: "),
             ("data_dir = \"a\"\ndata_dir = \"b\"", "keyward.toml:3: is not TOML: "),
@@ -261,6 +270,15 @@ mod tests {
             let error = config(text).expect_err(text);
             assert!(error.contains(expected) && error.lines().count() == 1, "{text}\n{error}");
         }
+    }
+
+    #[test]
+    fn the_gateways_cookie_is_for_a_domain_above_the_issuer() {
+        for domain in ["example.com", "id.example.com"] {
+            let config = config(&format!("gateway_cookie_domain = \"{domain}\"")).expect("a configuration").config;
+            assert_eq!(config.gateway_cookie_domain.as_deref(), Some(domain));
+        }
+        assert_eq!(config("").expect("a configuration").config.gateway_cookie_domain, None);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Config {
     pub admin_listen: Vec<Listen>,
     pub data_dir: PathBuf,
     pub key_source: KeySource,
+    /// For the cookie that gateways on other hosts take. The issuer's host is below it, and https.
+    pub gateway_cookie_domain: Option<String>,
     pub brand: Brand,
     pub database_url: DatabaseUrl,
     /// TLS of our own on the TCP addresses.

@@ -10,6 +10,7 @@ use crate::protocol::time::Span;
 use crate::protocol::user::checked_labels;
 
 use super::draft::{Draft, join, tables};
+use super::issuer::Issuer;
 use super::kind::Kind;
 use super::mail;
 use super::settings::{Entry, Presence, entries};
@@ -36,6 +37,7 @@ pub fn check(draft: &mut Draft) {
     partners(draft);
     tls(draft);
     mail::check(draft);
+    gateway_cookie(draft);
 }
 
 /// Copies of the tables at `parent`, so that the draft can be told about them.
@@ -212,5 +214,20 @@ fn tls_in_use(draft: &mut Draft, cert: &str) {
     }
     if draft.values.get("issuer").and_then(text).is_some_and(|issuer| issuer.starts_with("http://")) {
         draft.warn_at(cert, "is set, but `issuer` begins with http; apps will not find it there, make it https");
+    }
+}
+
+/// A browser sets a cookie for a domain only where it comes from a host below it. Such an issuer is https: the others
+/// have no domain.
+fn gateway_cookie(draft: &mut Draft) {
+    let text = |draft: &Draft, key: &str| draft.values.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (Some(domain), Some(issuer)) = (text(draft, "gateway_cookie_domain"), text(draft, "issuer")) else { return };
+    let Ok(issuer) = Issuer::parse(&issuer) else { return };
+    let host = issuer.host();
+    let covers = host.strip_suffix(&*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if !covers {
+        let message =
+            format!("is \"{domain}\", which {host}, the issuer's host, is not below; browsers would refuse it");
+        draft.error_at("gateway_cookie_domain", &message);
     }
 }

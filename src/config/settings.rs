@@ -151,6 +151,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("master_key_file", Kind::Path, "The master key itself, where a secret store mounts it as a file.")
         .example(r#""/run/secrets/keyward-master-key""#)
         .replaces("key_dir"),
+    setting(
+        "gateway_cookie_domain",
+        Kind::CookieDomain,
+        "A domain above the issuer's host. Who signs in gets a second cookie for all hosts below it, which gateways at \
+         `/forward-auth` take and nothing else does. None when absent.",
+    )
+    .example(r#""example.com""#),
     setting("brand.name", Kind::Text, "The name on every page.").default(r#""Keyward""#),
     setting("brand.logo_file", Kind::Path, "The picture above every page's form.").example(r#""logo.svg""#),
     setting("brand.accent", Kind::Colour, "The colour of buttons and links.").default(r##""#3d5afe""##),

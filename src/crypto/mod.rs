@@ -3,6 +3,7 @@
 
 pub mod api_key;
 pub mod digest;
+pub mod gateway_cookie;
 pub mod jws;
 pub mod password;
 pub mod pem;

@@ -7,6 +7,7 @@ pub mod cors;
 pub mod demo;
 pub mod error;
 pub mod extract;
+pub mod gateway;
 pub mod layers;
 pub mod oauth;
 pub mod pages;
@@ -88,6 +89,7 @@ pub fn router(web: &Shared) -> Routes {
         .route(path::LOGOUT, get(logout::get).post(logout::post))
         .route(path::HANDOFF, get(handoff::show).post(handoff::submit))
         .route(&format!("{}{{name}}", assets::PREFIX), get(assets::asset))
+        .route(&format!("{}/{{mode}}", path::FORWARD_AUTH), axum::routing::any(gateway::check))
         .method_not_allowed_fallback(pages::method_not_allowed)
         .merge(called)
         .merge(public)

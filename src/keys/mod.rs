@@ -80,6 +80,8 @@ pub struct ServerKeys {
     pub api_keys: [u8; 32],
     /// Answers that partners may ask for again, with what they send for it.
     pub answers: [u8; 32],
+    /// Cookies that gateways take.
+    pub gateway: [u8; 32],
 }
 
 /// The pepper that new API keys are kept under.
@@ -96,6 +98,7 @@ impl ServerKeys {
             limits: mac("limits"),
             api_keys: mac("api keys"),
             answers: mac("answers"),
+            gateway: mac("gateway cookie"),
         }
     }
 

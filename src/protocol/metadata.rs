@@ -30,6 +30,8 @@ pub mod path {
     pub const CONSENT: &str = "/consent";
     /// The page of a partner's link.
     pub const HANDOFF: &str = "/handoff";
+    /// The mode of the route follows.
+    pub const FORWARD_AUTH: &str = "/forward-auth";
 }
 
 /// How long relying parties may keep `/jwks` and the discovery documents.
@@ -113,7 +115,14 @@ impl Metadata {
         self.supports_scope(token) && required.is_none_or(|required| roles.contains(required))
     }
 
-    /// The scopes that this person may have at all.
+    /// Every scope that this person may have.
+    pub fn scopes_of(&self, user: &User) -> ScopeSet {
+        let declared = self.scopes.iter().map(|scope| scope.name.as_str());
+        let all = scope::STANDARD.into_iter().chain(declared);
+        all.filter(|token| self.permits(token, &user.roles)).map(str::to_owned).collect()
+    }
+
+    /// What of these scopes this person may have.
     pub fn allowed(&self, scope: &ScopeSet, user: &User) -> ScopeSet {
         scope.filtered(|token| self.permits(token, &user.roles))
     }

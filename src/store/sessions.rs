@@ -63,6 +63,7 @@ pub struct SignedIn {
     pub session: Session,
     pub user: User,
     pub last_seen_at: Timestamp,
+    pub expires_at: Timestamp,
 }
 
 /// A live session as an operator sees it: without what proves it.
@@ -114,13 +115,19 @@ fn read(row: &AnyRow) -> Result<SignedIn> {
         authentication,
         key,
     };
-    Ok(SignedIn { session, user, last_seen_at: Timestamp(column(row, "last_seen_at")?) })
+    Ok(SignedIn {
+        session,
+        user,
+        last_seen_at: Timestamp(column(row, "last_seen_at")?),
+        expires_at: Timestamp(column(row, "session_expires_at")?),
+    })
 }
 
 /// The columns that [`read`] wants, of `sessions` as `s`, beside those of the person.
 macro_rules! session_columns {
     () => {
-        "s.id AS session_id, s.api_key_id, s.reach, s.auth_time, s.acr, s.amr, s.last_seen_at"
+        "s.id AS session_id, s.api_key_id, s.reach, s.auth_time, s.acr, s.amr, s.last_seen_at, \
+         s.expires_at AS session_expires_at"
     };
 }
 

@@ -1,17 +1,20 @@
-//! Whether what an access token leans on still stands, asked at every use of one. An answer is kept for a second at
-//! most, and none survives a revocation by this process.
+//! Whether what an access token leans on still stands, and whose session a cookie is, asked at every use of one. An
+//! answer is kept for a second at most, and none survives a revocation by this process.
 
+use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
 use super::grants::{StoredGrant, grant_columns, read};
+use super::sessions::SignedIn;
 use super::users::user_columns;
 use super::{Result, Store, column};
 use crate::ambient::Stopwatch;
 use crate::protocol::ids::GrantId;
+use crate::protocol::time::{Span, Timestamp};
 
 /// No answer is older than this, so a revocation by another process holds here a second later.
 const MAX_AGE_MICROS: u64 = 1_000_000;
@@ -26,42 +29,80 @@ pub struct Standing {
     pub grant: Option<StoredGrant>,
 }
 
-/// Recent answers by `jti`.
+/// A live session that was looked up a moment ago.
+pub struct KnownSession {
+    pub signed_in: SignedIn,
+    /// Its last use that was noted.
+    noted_at: AtomicI64,
+}
+
+impl KnownSession {
+    /// Whether this use is to be noted, the last one being older than `age`. Of many at once one is told so.
+    pub fn is_to_be_noted(&self, age: Span, now: Timestamp) -> bool {
+        let last = self.noted_at.load(Ordering::Acquire);
+        let due = now - Timestamp(last) > age;
+        due && self.noted_at.compare_exchange(last, now.millis(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn is_live(&self, idle: Span, now: Timestamp) -> bool {
+        self.signed_in.expires_at > now && Timestamp(self.noted_at.load(Ordering::Acquire)) > now - idle
+    }
+}
+
+/// Recent answers.
 pub(super) struct Standings {
     epoch: Stopwatch,
     /// Counts the revocations of this process.
     ended: AtomicU64,
-    recent: Cache<String, Answer>,
+    /// By `jti`.
+    tokens: Cache<String, Answer<Standing>>,
+    /// By the hash of the secret.
+    sessions: Cache<[u8; 32], Answer<KnownSession>>,
 }
 
-/// An answer with the count of [`Standings::ended`] and the time from before it was read.
-#[derive(Clone)]
-struct Answer {
+/// When a question was asked: the count of [`Standings::ended`] and the time from before the answer was read.
+#[derive(Clone, Copy)]
+struct Asked {
     ended: u64,
-    asked_at_micros: u64,
-    standing: Arc<Standing>,
+    at_micros: u64,
+}
+
+struct Answer<V> {
+    asked: Asked,
+    value: Arc<V>,
+}
+
+impl<V> Clone for Answer<V> {
+    fn clone(&self) -> Self {
+        Self { asked: self.asked, value: Arc::clone(&self.value) }
+    }
+}
+
+/// The time to live only gives the memory back; what counts is decided in [`Standings::current`].
+fn recent<K: Hash + Eq + Send + Sync + 'static, V: Send + Sync + 'static>() -> Cache<K, Answer<V>> {
+    Cache::builder().max_capacity(MOST_ANSWERS).time_to_live(Duration::from_micros(MAX_AGE_MICROS)).build()
 }
 
 impl Default for Standings {
     fn default() -> Self {
-        // The time to live only gives the memory back; what counts is decided in `current`.
-        let recent =
-            Cache::builder().max_capacity(MOST_ANSWERS).time_to_live(Duration::from_micros(MAX_AGE_MICROS)).build();
-        Self { epoch: Stopwatch::start(), ended: AtomicU64::new(0), recent }
+        Self { epoch: Stopwatch::start(), ended: AtomicU64::new(0), tokens: recent(), sessions: recent() }
     }
 }
 
 impl Standings {
-    /// Called after the commit of whatever may have ended a token, before anybody is told.
+    /// Called after the commit of whatever may have ended a token or a session, before anybody is told.
     pub(super) fn forget(&self) {
         self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn current(&self, jti: &str) -> Option<Arc<Standing>> {
-        let answer = self.recent.get(jti)?;
-        let age = self.epoch.elapsed_micros().saturating_sub(answer.asked_at_micros);
-        let counts = age <= MAX_AGE_MICROS && answer.ended == self.ended.load(Ordering::Acquire);
-        counts.then_some(answer.standing)
+    fn ask(&self) -> Asked {
+        Asked { ended: self.ended.load(Ordering::Acquire), at_micros: self.epoch.elapsed_micros() }
+    }
+
+    fn current<V>(&self, answer: Answer<V>) -> Option<Arc<V>> {
+        let age = self.epoch.elapsed_micros().saturating_sub(answer.asked.at_micros);
+        let counts = age <= MAX_AGE_MICROS && answer.asked.ended == self.ended.load(Ordering::Acquire);
+        counts.then_some(answer.value)
     }
 }
 
@@ -69,16 +110,38 @@ impl Store {
     /// What the access token `jti` of `grant` leans on.
     pub async fn standing(&self, jti: &str, grant: Option<&GrantId>) -> Result<Arc<Standing>> {
         let known = &self.standings;
-        if let Some(standing) = known.current(jti) {
+        if let Some(standing) = known.tokens.get(jti).and_then(|answer| known.current(answer)) {
             return Ok(standing);
         }
-        let (ended, asked_at_micros) = (known.ended.load(Ordering::Acquire), known.epoch.elapsed_micros());
+        let asked = known.ask();
         let standing = Arc::new(match grant {
             None => Standing { revoked: self.is_access_token_revoked(jti).await?, grant: None },
             Some(grant) => self.read_standing(jti, grant).await?,
         });
-        known.recent.insert(jti.to_owned(), Answer { ended, asked_at_micros, standing: Arc::clone(&standing) });
+        known.tokens.insert(jti.to_owned(), Answer { asked, value: Arc::clone(&standing) });
         Ok(standing)
+    }
+
+    /// The live session whose secret hashes to `token_hash`, seen within `idle`; as [`Store::session`] says, but from
+    /// memory where it was asked a moment ago.
+    pub async fn known_session(
+        &self,
+        token_hash: [u8; 32],
+        idle: Span,
+        now: Timestamp,
+    ) -> Result<Option<Arc<KnownSession>>> {
+        let known = &self.standings;
+        let recent = known.sessions.get(&token_hash).and_then(|answer| known.current(answer));
+        // One that rested too long may have been used elsewhere meanwhile.
+        if let Some(session) = recent.filter(|session| session.is_live(idle, now)) {
+            return Ok(Some(session));
+        }
+        let asked = known.ask();
+        let Some(signed_in) = self.session(token_hash, idle, now).await? else { return Ok(None) };
+        let noted_at = AtomicI64::new(signed_in.last_seen_at.millis());
+        let session = Arc::new(KnownSession { signed_in, noted_at });
+        known.sessions.insert(token_hash, Answer { asked, value: Arc::clone(&session) });
+        Ok(Some(session))
     }
 
     async fn read_standing(&self, jti: &str, grant: &GrantId) -> Result<Standing> {

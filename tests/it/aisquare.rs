@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api_keys::code_of;
 use crate::on_both_databases;
-use crate::partner::{Backend, text};
+use crate::partner::{Platform, text};
 use crate::support::{claims_of, json as call};
 
 /// What the key of somebody who was registered by API may do.
@@ -111,7 +111,7 @@ on_both_databases! {
     /// needed, a key stored for each, calls on their behalf, duplicates, failures and retries, the mapping between the
     /// two systems, and the watch over all of it.
     async fn a_platform_brings_its_users_in(provider: Provider) {
-        let platform = Backend::of(&provider, "acme").await;
+        let platform = Platform::of(&provider, "acme").await;
         // What the platform keeps: its own id, ours, and the key.
         let mut stored: Vec<(&str, String, String)> = Vec::new();
 

@@ -13,6 +13,7 @@ mod cluster;
 mod conformance;
 mod deploy;
 mod durability;
+mod gateway;
 mod import;
 mod key_life;
 mod key_process;

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{AUTHORIZATION, SET_COOKIE};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,7 +11,6 @@ use super::openapi::Problems;
 use crate::account::sign_in;
 use crate::crypto::api_key::ApiKey;
 use crate::http::extract::bearer::{self, Bearer};
-use crate::http::extract::cookie::SESSION;
 use crate::http::extract::csrf::is_own_call;
 use crate::http::extract::json::{Json, OptionalJson};
 use crate::http::extract::peer::ClientAddress;
@@ -164,9 +163,7 @@ pub async fn begin_session(
     let began = sign_in::begin_key_session(&web.app, user, reach, expires_at, replaced.as_ref(), address.0).await?;
     let Some((secret, lifetime)) = began else { return Err(Problem::invalid_api_key()) };
     let mut response = respond::empty(StatusCode::NO_CONTENT);
-    if let Some(cookie) = SESSION.set(secret.expose(), Some(lifetime), web.secure) {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
+    session::set_cookies(&web, response.headers_mut(), &secret, lifetime)?;
     Ok(response)
 }
 
@@ -185,8 +182,6 @@ pub async fn end_session(
         sign_in::sign_out(&web.app, &signed_in.session, address.0).await?;
     }
     let mut response = respond::empty(StatusCode::NO_CONTENT);
-    if let Some(cookie) = SESSION.remove(web.secure) {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
+    session::remove_cookies(&web, response.headers_mut());
     Ok(response)
 }

@@ -19,13 +19,14 @@ use crate::protocol::grant::GrantRecord;
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
+use crate::store::Result;
 use crate::store::api_keys::StoredApiKey;
 
 /// The credential of the `Authorization` header (RFC 6750 §2.1).
 ///
 /// # Errors
 /// `Missing` where there is none of the scheme `Bearer`; `invalid_request` where there are two.
-pub fn of_header(headers: &HeaderMap) -> Result<String, BearerError> {
+pub fn of_header(headers: &HeaderMap) -> std::result::Result<String, BearerError> {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
     let header = lines.next().map(|line| line.to_str().unwrap_or_default()).ok_or(BearerError::Missing)?;
     if lines.next().is_some() {
@@ -42,7 +43,7 @@ pub fn refused() -> Error {
     Error::invalid_token("the access token is unknown, expired or revoked, or not for this issuer")
 }
 
-/// A credential that is alive and meant for this issuer.
+/// A bearer credential that is alive.
 pub enum Bearer {
     Token(Box<LiveToken>),
     /// With the scopes that it yields now.
@@ -50,27 +51,42 @@ pub enum Bearer {
 }
 
 impl Bearer {
+    /// One that is meant for this issuer.
+    ///
     /// # Errors
     /// `invalid_token` for whatever is not alive, and for a key that is good for tokens only; one text for all.
-    pub async fn find(app: &App, text: &str, address: ClientAddress) -> Result<Self, BearerError> {
-        if ApiKey::claims(text) {
-            let opens = |key: &ApiKeyRecord, user: &User| {
-                let scope = key.scope_for(user, &app.metadata);
-                !key.exchange_only && app.metadata.audience(&key.audiences, &scope).contains(&app.metadata.issuer)
-            };
-            let key = match api_keys::check(app, text, address.0, opens).await? {
-                Ok(key) => key,
-                Err(Rejected::Bad) => return Err(refused().into()),
-                Err(Rejected::Throttled { retry_after }) => return Err(BearerError::Throttled { retry_after }),
-            };
+    pub async fn find(app: &App, text: &str, address: ClientAddress) -> std::result::Result<Self, BearerError> {
+        let for_us = |key: &ApiKeyRecord, user: &User| {
+            let scope = key.scope_for(user, &app.metadata);
+            app.metadata.audience(&key.audiences, &scope).contains(&app.metadata.issuer)
+        };
+        match Self::look_up(app, text, address, for_us).await? {
+            Ok(Self::Token(live)) if !claims::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) => {}
+            Ok(bearer) => return Ok(bearer),
+            Err(Rejected::Throttled { retry_after }) => return Err(BearerError::Throttled { retry_after }),
+            Err(Rejected::Bad) => {}
+        }
+        Err(refused().into())
+    }
+
+    /// One that is alive, whatever it is meant for. Keys that are good for tokens only are none here, and neither are
+    /// those that `opens` turns away.
+    pub async fn look_up(
+        app: &App,
+        text: &str,
+        address: ClientAddress,
+        opens: impl Fn(&ApiKeyRecord, &User) -> bool,
+    ) -> Result<std::result::Result<Self, Rejected>> {
+        if !ApiKey::claims(text) {
+            let live = live::access_token(app, text, app.now()).await?;
+            return Ok(live.map(|live| Self::Token(Box::new(live))).ok_or(Rejected::Bad));
+        }
+        let opens = |key: &ApiKeyRecord, user: &User| !key.exchange_only && opens(key, user);
+        let found = api_keys::check(app, text, address.0, opens).await?;
+        Ok(found.map(|key| {
             let scope = key.user.as_ref().map(|user| key.record.scope_for(user, &app.metadata));
-            return Ok(Self::Key(key, scope.unwrap_or_default()));
-        }
-        let live = live::access_token(app, text, app.now()).await?.ok_or_else(refused)?;
-        if !claims::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) {
-            return Err(refused().into());
-        }
-        Ok(Self::Token(Box::new(live)))
+            Self::Key(key, scope.unwrap_or_default())
+        }))
     }
 
     /// As far as its person may still have it.

@@ -10,17 +10,25 @@ use crate::protocol::time::Span;
 #[derive(Clone, Copy, Debug)]
 pub struct Cookie {
     name: &'static str,
+    /// For all hosts of a domain, and not for this one alone.
+    shared: bool,
 }
 
 /// The session's secret.
-pub const SESSION: Cookie = Cookie { name: "keyward_session" };
+pub const SESSION: Cookie = Cookie { name: "keyward_session", shared: false };
 /// What form tokens are bound to; it says nothing about who somebody is.
-pub const BROWSER: Cookie = Cookie { name: "keyward_browser" };
+pub const BROWSER: Cookie = Cookie { name: "keyward_browser", shared: false };
+/// What gateways on other hosts take in the place of the session's secret.
+pub const GATEWAY: Cookie = Cookie { name: "keyward_gateway", shared: true };
 
 impl Cookie {
-    /// The name on the wire: `__Host-` binds it to this host, https and the path `/`.
+    /// The name on the wire: `__Host-` binds it to this host, https and the path `/`, `__Secure-` to https.
     fn wire_name(self, secure: bool) -> String {
-        if secure { format!("__Host-{}", self.name) } else { self.name.to_owned() }
+        match (secure, self.shared) {
+            (false, _) => self.name.to_owned(),
+            (true, false) => format!("__Host-{}", self.name),
+            (true, true) => format!("__Secure-{}", self.name),
+        }
     }
 
     /// The value; `None` where the cookie is absent or there are two of it, one of which somebody else set.
@@ -37,14 +45,27 @@ impl Cookie {
 
     /// `Set-Cookie`. Without `max_age` it ends with the browser. Values are base64url and need no quoting.
     pub fn set(self, value: &str, max_age: Option<Span>, secure: bool) -> Option<HeaderValue> {
-        let name = self.wire_name(secure);
-        let age = max_age.map(|age| format!("; Max-Age={}", age.secs())).unwrap_or_default();
-        let secure = if secure { "; Secure" } else { "" };
-        HeaderValue::from_str(&format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}")).ok()
+        self.write(value, "", max_age, secure)
     }
 
     pub fn remove(self, secure: bool) -> Option<HeaderValue> {
         self.set("", Some(Span::ZERO), secure)
+    }
+
+    /// `Set-Cookie` for all hosts of `domain`, over https only.
+    pub fn set_for(self, domain: &str, value: &str, max_age: Span) -> Option<HeaderValue> {
+        self.write(value, &format!("; Domain={domain}"), Some(max_age), true)
+    }
+
+    pub fn remove_for(self, domain: &str) -> Option<HeaderValue> {
+        self.set_for(domain, "", Span::ZERO)
+    }
+
+    fn write(self, value: &str, domain: &str, max_age: Option<Span>, secure: bool) -> Option<HeaderValue> {
+        let name = self.wire_name(secure);
+        let age = max_age.map(|age| format!("; Max-Age={}", age.secs())).unwrap_or_default();
+        let secure = if secure { "; Secure" } else { "" };
+        HeaderValue::from_str(&format!("{name}={value}{domain}; Path=/; HttpOnly; SameSite=Lax{age}{secure}")).ok()
     }
 }
 
@@ -76,5 +97,10 @@ mod tests {
         let header = SESSION.set("x", Some(Span::days(1)), true).unwrap();
         let text = header.to_str().unwrap();
         assert_eq!(text, "__Host-keyward_session=x; Path=/; HttpOnly; SameSite=Lax; Max-Age=86400; Secure");
+        let header = GATEWAY.set_for("example.com", "x", Span::days(1)).unwrap();
+        let text = header.to_str().unwrap();
+        let expected =
+            "__Secure-keyward_gateway=x; Domain=example.com; Path=/; HttpOnly; SameSite=Lax; Max-Age=86400; Secure";
+        assert_eq!(text, expected);
     }
 }

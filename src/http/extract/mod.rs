@@ -3,6 +3,7 @@
 pub mod bearer;
 pub mod client;
 pub mod cookie;
+pub mod credential;
 pub mod csrf;
 pub mod json;
 pub mod lines;

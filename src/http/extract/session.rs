@@ -1,17 +1,24 @@
 //! The session of this browser.
 
-use http::HeaderMap;
+use std::sync::Arc;
 
-use super::cookie::SESSION;
+use http::HeaderMap;
+use http::header::SET_COOKIE;
+
+use super::cookie::{GATEWAY, SESSION};
 use crate::app::App;
 use crate::crypto::digest::sha256;
+use crate::crypto::gateway_cookie;
+use crate::crypto::secret::Secret;
 use crate::http::Web;
+use crate::http::error::Fault;
 use crate::live;
 use crate::protocol::ids::ClientId;
 use crate::protocol::interaction::Consent;
 use crate::protocol::time::Span;
 use crate::store::Result;
 use crate::store::sessions::SignedIn;
+use crate::store::standing::KnownSession;
 
 /// A session's use is noted at most this often: a row that every request writes would make every page slow.
 const TOUCH_EVERY: Span = Span::minutes(1);
@@ -40,6 +47,65 @@ async fn stands(app: &App, found: &SignedIn) -> Result<bool> {
     }
 }
 
+/// Gives this browser a session: its own cookie, and the one for gateways on other hosts where there are any.
+pub fn set_cookies(
+    web: &Web,
+    headers: &mut HeaderMap,
+    secret: &Secret<String>,
+    lifetime: Span,
+) -> std::result::Result<(), Fault> {
+    let mut cookies = vec![SESSION.set(secret.expose(), Some(lifetime), web.secure)];
+    if let Some(domain) = &web.app.config.gateway_cookie_domain {
+        let value = gateway_cookie::make(&web.app.keys.server.gateway, secret.expose());
+        cookies.push(GATEWAY.set_for(domain, &value, lifetime));
+    }
+    for cookie in cookies {
+        headers.append(SET_COOKIE, cookie.ok_or_else(|| Fault::new("a session cookie could not be written"))?);
+    }
+    Ok(())
+}
+
+/// Takes from this browser what [`set_cookies`] gave it.
+pub fn remove_cookies(web: &Web, headers: &mut HeaderMap) {
+    let gateway = web.app.config.gateway_cookie_domain.as_ref().and_then(|domain| GATEWAY.remove_for(domain));
+    for cookie in [SESSION.remove(web.secure), gateway].into_iter().flatten() {
+        headers.append(SET_COOKIE, cookie);
+    }
+}
+
+/// The cookie that a gateway was shown.
+pub enum Shown {
+    Nothing,
+    /// One whose session ended, or that we never gave.
+    Dead,
+    Live(Arc<KnownSession>),
+}
+
+/// Whose cookie a gateway was shown: the session's own where it stands on our host, or the one for gateways. Pages
+/// read the session anew each time ([`current`]); here it is remembered for a second at most.
+pub async fn at_gateway(web: &Web, headers: &HeaderMap) -> Result<Shown> {
+    let app = &web.app;
+    let hash = match SESSION.read(headers, web.secure) {
+        Some(secret) => Some(sha256(secret.as_bytes())),
+        None => {
+            let shared = app.config.gateway_cookie_domain.as_ref().and_then(|_| GATEWAY.read(headers, web.secure));
+            let Some(cookie) = shared else { return Ok(Shown::Nothing) };
+            gateway_cookie::open(&app.keys.server.gateway, &cookie)
+        }
+    };
+    let Some(hash) = hash else { return Ok(Shown::Dead) };
+    let Some(known) = app.store.known_session(hash, app.config.sessions.idle, app.now()).await? else {
+        return Ok(Shown::Dead);
+    };
+    if !stands(app, &known.signed_in).await? {
+        return Ok(Shown::Dead);
+    }
+    if known.is_to_be_noted(touch_every(app), app.now()) {
+        note(app, &known.signed_in).await;
+    }
+    Ok(Shown::Live(known))
+}
+
 /// Who stands before an app, and what they have allowed it.
 pub struct Visitor {
     pub signed_in: SignedIn,
@@ -61,13 +127,19 @@ pub async fn visitor(web: &Web, headers: &HeaderMap, client: &ClientId) -> Resul
     Ok(Some(Visitor { signed_in, consent }))
 }
 
-/// While the database takes no writes, whoever is signed in still is; their rest only counts on from before.
 async fn touch(app: &App, found: &SignedIn) {
-    let now = app.now();
-    let often_enough = TOUCH_EVERY.min(Span::from_millis(app.config.sessions.idle.millis() / 10));
-    if now - found.last_seen_at > often_enough
-        && let Err(error) = app.store.touch_session(found.session.id.clone(), now).await
-    {
+    if app.now() - found.last_seen_at > touch_every(app) {
+        note(app, found).await;
+    }
+}
+
+fn touch_every(app: &App) -> Span {
+    TOUCH_EVERY.min(Span::from_millis(app.config.sessions.idle.millis() / 10))
+}
+
+/// While the database takes no writes, whoever is signed in still is; their rest only counts on from before.
+async fn note(app: &App, found: &SignedIn) {
+    if let Err(error) = app.store.touch_session(found.session.id.clone(), app.now()).await {
         tracing::warn!(%error, "the use of a session was not noted");
     }
 }

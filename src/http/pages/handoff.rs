@@ -6,7 +6,6 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 
 use super::error::PageError;
-use super::login::with_session_cookie;
 use super::view::HandOffPage;
 use super::{Forms, account_view, client_view, html, with_browser_cookie};
 use crate::account::partner::handoff::{self, HandedOver};
@@ -82,6 +81,8 @@ pub async fn submit(
     }
     let replaced = visit.signed_in.as_ref().map(|signed_in| &signed_in.session);
     let accepted = handoff::accept(&web.app, visit.token, &visit.handed_over, replaced, address.0).await;
-    let (token, _) = accepted.map_err(Fault::from)?.ok_or_else(PageError::handoff_over)?;
-    Ok(with_session_cookie(&web, &token, respond::see_other(&web.url(path::LOGIN))))
+    let (secret, lifetime) = accepted.map_err(Fault::from)?.ok_or_else(PageError::handoff_over)?;
+    let mut response = respond::see_other(&web.url(path::LOGIN));
+    session::set_cookies(&web, response.headers_mut(), &secret, lifetime)?;
+    Ok(response)
 }

@@ -2,8 +2,7 @@
 //! page that says who is signed in.
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
-use http::header::SET_COOKIE;
+use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 
 use super::error::PageError;
@@ -12,7 +11,6 @@ use super::{Forms, account_view, client_view, html, with_browser_cookie};
 use crate::account::sign_in::{self, Attempt, Outcome, Verified};
 use crate::crypto::secret::Secret;
 use crate::http::error::{Fault, with_retry_after};
-use crate::http::extract::cookie::SESSION;
 use crate::http::extract::csrf::{Browser, refuse_foreign};
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::extract::peer::ClientAddress;
@@ -149,7 +147,11 @@ async fn welcome(web: &Web, address: ClientAddress, visit: &Visit, verified: &Ve
     };
     let replaced = visit.signed_in.as_ref().map(|signed_in| &signed_in.session);
     match sign_in::begin_session(&web.app, verified, replaced).await.map_err(Fault::from)? {
-        Some(token) => Ok(with_session_cookie(web, &token, next)),
+        Some(secret) => {
+            let mut response = next;
+            session::set_cookies(web, response.headers_mut(), &secret, web.app.config.sessions.absolute)?;
+            Ok(response)
+        }
         None => {
             let text = "Your account was changed just now. Please sign in again.";
             render(web, visit, "", Some(Word::remark(StatusCode::OK, text))).await
@@ -186,16 +188,6 @@ async fn continue_as_current(web: &Web, address: ClientAddress, visit: Visit) ->
     let Some(mut ticket) = visit.ticket else { return Ok(respond::see_other(&web.url(path::LOGIN))) };
     ticket.select(visit.signed_in.map(|signed_in| signed_in.session.id));
     step_to(web, address, path::AUTHORIZE_RESUME, &ticket).await
-}
-
-pub(super) fn with_session_cookie(web: &Web, token: &Secret<String>, mut response: Response) -> Response {
-    match SESSION.set(token.expose(), Some(web.app.config.sessions.absolute), web.secure) {
-        Some(cookie) => {
-            response.headers_mut().append(SET_COOKIE, cookie);
-            response
-        }
-        None => Fault::new("a session cookie could not be written").into_response(),
-    }
 }
 
 async fn render(web: &Web, visit: &Visit, username: &str, word: Option<Word<'_>>) -> Result<Response, PageError> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +14,6 @@ use super::{Forms, account_view, client_view, html, with_browser_cookie};
 use crate::account::sign_in;
 use crate::crypto::jws::TYP_ID_TOKEN;
 use crate::http::error::Fault;
-use crate::http::extract::cookie::SESSION;
 use crate::http::extract::csrf::{Browser, refuse_foreign};
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::extract::peer::ClientAddress;
@@ -163,9 +161,7 @@ async fn sign_out(
         Some(location) => respond::see_other(&location),
         None => signed_out_page(web, client),
     };
-    if let Some(cookie) = SESSION.remove(web.secure) {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
+    session::remove_cookies(web, response.headers_mut());
     Ok(response)
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::without_request_id;
 use crate::api_keys::code_of;
 use crate::on_both_databases;
-use crate::partner::{Backend, text};
+use crate::partner::{Platform, text};
 
 /// A body that each operation would take.
 fn body_for(path: &str, method: &str) -> Value {
@@ -21,7 +21,7 @@ fn body_for(path: &str, method: &str) -> Value {
 
 on_both_databases! {
     async fn attack_158_every_id_of_another_partner_is_one_that_does_not_exist(provider: Provider) {
-        let (acme, globex) = (Backend::of(&provider, "acme").await, Backend::of(&provider, "globex").await);
+        let (acme, globex) = (Platform::of(&provider, "acme").await, Platform::of(&provider, "globex").await);
         let victim = acme.registered("42", "ada@b.c").await;
         let alice = provider.user_id("alice").await;
         let alices_key = provider.api_key("alice", "openid").await;
@@ -77,7 +77,7 @@ on_both_databases! {
     }
 
     async fn attack_97_nobody_says_in_a_body_whose_key_it_is(provider: Provider) {
-        let (acme, globex) = (Backend::of(&provider, "acme").await, Backend::of(&provider, "globex").await);
+        let (acme, globex) = (Platform::of(&provider, "acme").await, Platform::of(&provider, "globex").await);
         let theirs = text(&globex.registered("1", "ada@b.c").await, "/user/id");
         let own = text(&acme.registered("1", "ada@b.c").await, "/user/id");
         let before = provider.row_counts().await;
@@ -92,7 +92,7 @@ on_both_databases! {
     }
 
     async fn attack_102_another_partners_key_is_a_bad_key(provider: Provider) {
-        let (acme, globex) = (Backend::of(&provider, "acme").await, Backend::of(&provider, "globex").await);
+        let (acme, globex) = (Platform::of(&provider, "acme").await, Platform::of(&provider, "globex").await);
         let key = text(&acme.registered("1", "ada@b.c").await, "/api_key/key");
         let fields = [("grant_type", "urn:keyward:oauth:grant-type:api-key"), ("api_key", key.as_str())];
         assert_eq!(provider.token("globex", &fields).await.error(), "invalid_grant");
@@ -106,7 +106,7 @@ on_both_databases! {
     }
 
     async fn attack_160_a_link_names_nobody_but_whom_it_was_made_for(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let user = acme.registered("1", "ada@b.c").await;
         let path = format!("/v1/partner/users/{}/browser-handoff", text(&user, "/user/id"));
         let url = text(&acme.call("POST", &path, Value::Null).await.json(), "/url");
@@ -128,7 +128,7 @@ on_both_databases! {
     }
 
     async fn attack_98_a_partner_gives_no_more_than_its_people_may(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "ada@b.c").await;
         let path = format!("/v1/partner/users/{}/api-keys", text(&made, "/user/id"));
         for scopes in [json!(["teach"]), json!(["partner.users"]), json!(["unheard"]), json!(["openid", "teach"])] {

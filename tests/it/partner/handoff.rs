@@ -3,12 +3,12 @@
 use keyward::protocol::time::Span;
 use serde_json::{Value, json};
 
-use super::{Backend, text};
+use super::{Platform, text};
 use crate::api_keys::code_of;
 use crate::on_both_databases;
 use crate::support::{Browser, Page, at_once, claims_of, text_of};
 
-async fn offered(backend: &Backend<'_>, user: &Value) -> String {
+async fn offered(backend: &Platform<'_>, user: &Value) -> String {
     let path = format!("/v1/partner/users/{}/browser-handoff", text(user, "/user/id"));
     let offer = backend.call("POST", &path, Value::Null).await;
     assert_eq!((offer.status.as_u16(), &offer.json()["expires_in"]), (201, &json!(60)), "{}", offer.body);
@@ -27,7 +27,7 @@ async fn is_signed_in(browser: &mut Browser) -> bool {
 
 on_both_databases! {
     async fn a_click_on_the_page_signs_in_once(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let body = json!({ "external_id": "1", "email": "ada@b.c", "name": "Ada <b>" });
         let user = acme.call("POST", "/v1/partner/users", body).await.json();
         let url = offered(&acme, &user).await;
@@ -53,7 +53,7 @@ on_both_databases! {
     }
 
     async fn of_many_clicks_one_signs_in(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let user = acme.registered("1", "ada@b.c").await;
         let url = offered(&acme, &user).await;
         let mut browser = provider.browser();
@@ -68,7 +68,7 @@ on_both_databases! {
     }
 
     async fn a_link_ends_with_its_minute_its_person_and_its_partner(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let user = acme.registered("1", "ada@b.c").await;
         let path = format!("/v1/partner/users/{}", text(&user, "/user/id"));
         let mut browser = provider.browser();
@@ -107,7 +107,7 @@ on_both_databases! {
 
     /// Nobody is signed in as somebody else by a page of a stranger's.
     async fn only_our_own_page_signs_in(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let user = acme.registered("1", "ada@b.c").await;
         let url = offered(&acme, &user).await;
         let token = url.split_once("token=").expect("a token").1.to_owned();
@@ -124,7 +124,7 @@ on_both_databases! {
 
     /// Such a session is a sign-in for the partner's own apps, and for nobody else's.
     async fn the_session_reaches_the_partners_apps_alone(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let user = acme.registered("1", "ada@b.c").await;
         let mut browser = provider.browser();
         provider.sign_in(&mut browser).await;
@@ -153,7 +153,7 @@ on_both_databases! {
     }
 
     async fn somebody_has_so_many_sessions_at_a_time(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let user = acme.registered("1", "ada@b.c").await;
         let mut first = provider.browser();
         accepted(&mut first, &offered(&acme, &user).await).await;

@@ -5,14 +5,14 @@ use keyward::account::partner::imports;
 use keyward::protocol::time::Span;
 use serde_json::{Value, json};
 
-use super::{Backend, text};
+use super::{Platform, text};
 use crate::api_keys::code_of;
 use crate::on_both_databases;
 use crate::support::Page;
 
 const IMPORTS: &str = "/v1/partner/imports";
 
-async fn import(backend: &Backend<'_>, body: &str) -> Page {
+async fn import(backend: &Platform<'_>, body: &str) -> Page {
     let headers = [("authorization", backend.authorization.as_str())];
     let mut browser = backend.provider.browser();
     let post = "POST".parse().expect("a method");
@@ -25,7 +25,7 @@ fn line(external_id: &str, email: &str) -> String {
 
 on_both_databases! {
     async fn every_line_has_its_result(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let ada = acme.registered("old", "old@b.c").await;
         let lines = [
             line("1", "one@b.c"),
@@ -84,7 +84,7 @@ on_both_databases! {
 
     /// A process that goes away leaves what is done, and another goes on with the rest once its lease is over.
     async fn an_import_goes_on_where_it_was_left(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let lines: Vec<String> = (0..200).map(|n| line(&format!("i{n}"), &format!("i{n}@b.c"))).collect();
         let id = text(&import(&acme, &lines.join("\n")).await.json(), "/id");
         let path = format!("{IMPORTS}/{id}");
@@ -114,7 +114,7 @@ on_both_databases! {
 
     /// Two that work at the same lines do each once.
     async fn two_processes_do_no_line_twice(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let lines: Vec<String> = (0..100).map(|n| line(&format!("i{n}"), &format!("i{n}@b.c"))).collect();
         let id = text(&import(&acme, &lines.join("\n")).await.json(), "/id");
         let (second, _router) = provider.second().await;
@@ -128,7 +128,7 @@ on_both_databases! {
     }
 
     async fn what_is_no_import_is_refused_and_changes_nothing(provider: Provider) {
-        let (acme, globex) = (Backend::of(&provider, "acme").await, Backend::of(&provider, "globex").await);
+        let (acme, globex) = (Platform::of(&provider, "acme").await, Platform::of(&provider, "globex").await);
         let before = provider.row_counts().await;
         for body in ["", "\n\n \n"] {
             let refused = import(&acme, body).await;
@@ -155,7 +155,7 @@ on_both_databases! {
     }
 
     async fn ten_thousand_lines_are_taken_in_at_once(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let lines: Vec<String> = (0..10_000).map(|n| line(&format!("i{n}"), &format!("i{n}@b.c"))).collect();
         let taken = import(&acme, &lines.join("\n")).await;
         assert_eq!(taken.status, 202, "{}", taken.body);

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use crate::support::{Page, Provider};
 
 /// A partner's backend with its credential.
-pub struct Backend<'a> {
+pub struct Platform<'a> {
     provider: &'a Provider,
     authorization: String,
 }
 
-impl<'a> Backend<'a> {
+impl<'a> Platform<'a> {
     /// With a token of its own.
     pub async fn of(provider: &'a Provider, client_id: &str) -> Self {
         let fields = [("grant_type", "client_credentials"), ("scope", "partner.users")];

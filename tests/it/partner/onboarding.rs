@@ -1,10 +1,10 @@
 //! The way in: from the request to the first use, what fails on it, and another try.
 
 use keyward::protocol::time::Span;
-use keyward::store::outbox::DeadReason;
+use keyward::store::outbox::{Cap, Caps, DeadReason};
 use serde_json::{Value, json};
 
-use super::{Backend, text};
+use super::{Platform, text};
 use crate::api_keys::code_of;
 use crate::on_both_databases;
 use crate::support::Provider;
@@ -21,14 +21,16 @@ fn letters(provider: &Provider) -> Vec<String> {
 /// No server takes the letters that are due.
 async fn letters_are_refused(provider: &Provider) {
     let app = &provider.app;
-    for mail in app.store.claim_mails(app.now(), Span::minutes(1), 100).await.expect("claimed") {
+    let none = Cap { mails: 100, window: Span::days(1) };
+    let claims = app.store.claim_mails(app.now(), Span::minutes(1), 100, Caps { address: none, partner: none });
+    for mail in claims.await.expect("claimed").mails {
         app.store.finish_dead(&mail, DeadReason::Rejected, "550 no".to_owned(), app.now()).await.expect("dead");
     }
 }
 
 on_both_databases! {
     async fn from_the_request_to_the_first_use(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "ada@b.c").await;
         assert_eq!(made["onboarding"]["state"], "mail_queued");
         let quiet = json!({ "external_id": "2", "email": "bob@b.c", "welcome_email": "suppress" });
@@ -66,7 +68,7 @@ on_both_databases! {
 
     /// A letter that arrives after the first use, or never, takes nobody back.
     async fn whoever_has_begun_has_begun(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         for (external_id, refused) in [("late", false), ("never", true)] {
             let made = acme.registered(external_id, &format!("{external_id}@b.c")).await;
             provider.bearer("GET", "/v1/me", &text(&made, "/api_key/key")).await;
@@ -81,7 +83,7 @@ on_both_databases! {
     }
 
     async fn a_letter_that_was_refused_is_written_anew_to_the_right_address(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "typo@b.c").await;
         letters_are_refused(&provider).await;
         let failed = acme.onboarding("1").await;
@@ -101,7 +103,7 @@ on_both_databases! {
 
     /// A letter that is still here follows an address that changes.
     async fn a_letter_goes_to_where_somebody_is_by_then(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "old@b.c").await;
         let path = format!("/v1/partner/users/{}", text(&made, "/user/id"));
         acme.call("PATCH", &path, json!({ "email": "new@b.c" })).await;
@@ -114,7 +116,7 @@ on_both_databases! {
     }
 
     async fn a_registration_that_failed_is_known_and_tried_again(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let ada = acme.registered("1", "ada@b.c").await;
         assert_eq!(acme.register("2", "ada@b.c").await.status, 409);
         let failed = acme.onboarding("2").await;
@@ -137,7 +139,7 @@ on_both_databases! {
 
     /// A registration that is simply sent once more takes the place of its failure.
     async fn a_failure_ends_with_the_next_registration(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         acme.registered("1", "ada@b.c").await;
         assert_eq!(acme.register("2", "ada@b.c").await.status, 409);
         let made = acme.registered("2", "bob@b.c").await;

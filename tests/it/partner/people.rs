@@ -5,7 +5,7 @@ use keyward::protocol::api_key::Wish;
 use keyward::protocol::ids::ClientId;
 use serde_json::{Value, json};
 
-use super::{Backend, text};
+use super::{Platform, text};
 use crate::api_keys::code_of;
 use crate::on_both_databases;
 
@@ -13,7 +13,7 @@ const USERS: &str = "/v1/partner/users";
 
 on_both_databases! {
     async fn people_are_found_by_either_name_and_in_pages(provider: Provider) {
-        let (acme, globex) = (Backend::of(&provider, "acme").await, Backend::of(&provider, "globex").await);
+        let (acme, globex) = (Platform::of(&provider, "acme").await, Platform::of(&provider, "globex").await);
         for n in 0..5 {
             acme.registered(&format!("a{n}"), &format!("a{n}@b.c")).await;
             globex.registered(&format!("a{n}"), &format!("a{n}@b.c")).await;
@@ -48,7 +48,7 @@ on_both_databases! {
     }
 
     async fn what_is_known_of_somebody_can_be_changed(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "ada@b.c").await;
         acme.registered("2", "bob@b.c").await;
         let path = format!("{USERS}/{}", text(&made, "/user/id"));
@@ -78,7 +78,7 @@ on_both_databases! {
     }
 
     async fn a_switched_off_account_is_closed_at_once_and_opens_again(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "ada@b.c").await;
         let (path, key) = (format!("{USERS}/{}", text(&made, "/user/id")), text(&made, "/api_key/key"));
         let fields = [("grant_type", "urn:keyward:oauth:grant-type:api-key"), ("api_key", key.as_str())];
@@ -107,7 +107,7 @@ on_both_databases! {
     }
 
     async fn keys_are_made_listed_rotated_and_revoked(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "ada@b.c").await;
         let path = format!("{USERS}/{}/api-keys", text(&made, "/user/id"));
         let (first, first_id) = (text(&made, "/api_key/key"), text(&made, "/api_key/id"));
@@ -137,7 +137,7 @@ on_both_databases! {
     async fn a_partners_own_key_administers_and_does_nothing_else(provider: Provider) {
         let (id, wish) = (ClientId::new("acme"), Wish { name: "ci".to_owned(), ..Wish::default() });
         let own = mint_for_partner(&provider.app, &id, wish).await.expect("a key").key.expose().clone();
-        let acme = Backend::with(&provider, &own);
+        let acme = Platform::with(&provider, &own);
         assert_eq!(acme.register("1", "ada@b.c").await.status, 201);
         assert_eq!(provider.bearer("GET", "/v1/me", &own).await.status, 401);
         provider.set_client_disabled("acme", true).await;
@@ -150,7 +150,7 @@ on_both_databases! {
     }
 
     async fn only_a_partners_own_credential_opens_the_partner_api(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "ada@b.c").await;
         let user_key = text(&made, "/api_key/key");
         let fields = [("grant_type", "urn:keyward:oauth:grant-type:api-key"), ("api_key", user_key.as_str())];
@@ -173,7 +173,7 @@ on_both_databases! {
             (&alices_key, 401, "invalid_token"),
             ("nonsense", 401, "invalid_token"),
         ] {
-            let backend = Backend::with(&provider, credential);
+            let backend = Platform::with(&provider, credential);
             for (method, path) in [("GET", USERS), ("POST", USERS), ("GET", "/v1/partner/onboarding")] {
                 let body = if method == "POST" { json!({ "external_id": "x", "email": "x@b.c" }) } else { Value::Null };
                 let refused = backend.call(method, path, body).await;
@@ -189,7 +189,7 @@ on_both_databases! {
 
     /// Whoever is switched off takes their people along: keys, tokens and sessions.
     async fn a_partner_that_is_switched_off_takes_its_people_along(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let key = text(&acme.registered("1", "ada@b.c").await, "/api_key/key");
         let fields = [("grant_type", "urn:keyward:oauth:grant-type:api-key"), ("api_key", key.as_str())];
         let tokens = provider.token("platform", &[&fields[..], &[("scope", "openid offline_access")]].concat()).await;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use keyward::protocol::time::Span;
 use serde_json::{Value, json};
 
-use super::{Backend, text};
+use super::{Platform, text};
 use crate::api_keys::code_of;
 use crate::on_both_databases;
 use crate::support::{Browser, Page, claims_of, json as call};
@@ -13,7 +13,7 @@ const USERS: &str = "/v1/partner/users";
 
 on_both_databases! {
     async fn somebody_is_registered_with_a_key_that_works(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let body = json!({
             "external_id": "user-42", "email": "Ada@Example.com", "name": "Ada", "locale": "en-GB",
             "api_key": { "name": "backend", "scopes": ["openid", "email", "quiz.read"], "expires_in": 3600 },
@@ -46,7 +46,7 @@ on_both_databases! {
     }
 
     async fn what_is_left_out_has_a_default(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("1", "a@b.c").await;
         assert_eq!(made["api_key"]["scopes"], json!(["openid", "profile", "email", "roles", "groups", "offline_access"]));
         assert_eq!((&made["user"]["name"], &made["user"]["locale"]), (&Value::Null, &Value::Null));
@@ -56,7 +56,7 @@ on_both_databases! {
 
     /// Each row of the contract's table of duplicates.
     async fn nobody_is_registered_twice(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let made = acme.registered("42", "ada@b.c").await;
         let again = acme.register("42", "ADA@b.c").await;
         assert_eq!(again.status, 200, "{}", again.body);
@@ -81,7 +81,7 @@ on_both_databases! {
     /// An address that somebody has elsewhere is neither attached to nor told of: the answer has the same members, and
     /// whoever has it notices nothing.
     async fn a_stranger_with_the_same_address_stays_a_stranger(provider: Provider) {
-        let (acme, globex) = (Backend::of(&provider, "acme").await, Backend::of(&provider, "globex").await);
+        let (acme, globex) = (Platform::of(&provider, "acme").await, Platform::of(&provider, "globex").await);
         let free = acme.registered("1", "nobody@example.com").await;
         let direct = acme.registered("2", "alice@example.com").await;
         let elsewhere = globex.registered("2", "nobody@example.com").await;
@@ -104,7 +104,7 @@ on_both_databases! {
     }
 
     async fn the_same_idempotency_key_gets_the_same_answer(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let body = json!({ "external_id": "42", "email": "ada@b.c", "welcome_email": "suppress" });
         let key = [("idempotency-key", "9f1c7a2e")];
         let first = acme.call_with("POST", USERS, body.clone(), &key).await;
@@ -122,10 +122,10 @@ on_both_databases! {
         let refused = acme.call_with("POST", USERS, another.clone(), &key).await;
         assert_eq!((refused.status.as_u16(), code_of(&refused).as_str()), (422, "idempotency_mismatch"));
         // The key is this partner's, and for a day.
-        let globex = Backend::of(&provider, "globex").await;
+        let globex = Platform::of(&provider, "globex").await;
         assert_eq!(globex.call_with("POST", USERS, another.clone(), &key).await.status, 201);
         provider.pass(Span::days(1));
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let late = acme.call_with("POST", USERS, body, &key).await;
         assert_eq!(late.status, 200, "they are there, and their key is not told again: {}", late.body);
         assert_eq!(acme.call_with("POST", USERS, another, &key).await.status, 201);
@@ -137,7 +137,7 @@ on_both_databases! {
 
     /// What was refused may be asked for again under the same key, once it can be.
     async fn a_refusal_is_not_remembered(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let first = acme.registered("1", "ada@b.c").await;
         let body = json!({ "external_id": "2", "email": "ada@b.c" });
         let key = [("idempotency-key", "k")];
@@ -148,7 +148,7 @@ on_both_databases! {
     }
 
     async fn fifty_at_once_make_one_person_and_one_key(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         for (external_id, key) in [("with", Some("the-same")), ("without", None)] {
             let email = format!("{external_id}@b.c");
             let body = json!({ "external_id": external_id, "email": email });
@@ -168,7 +168,7 @@ on_both_databases! {
     }
 
     async fn what_cannot_be_is_refused_and_changes_nothing(provider: Provider) {
-        let acme = Backend::of(&provider, "acme").await;
+        let acme = Platform::of(&provider, "acme").await;
         let before = provider.row_counts().await;
         for (body, code) in [
             (json!({}), "invalid_request"),

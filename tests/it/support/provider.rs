@@ -292,7 +292,7 @@ impl Provider {
         Self::start_with(backend, "https://id.test", "").await
     }
 
-    /// A provider whose configuration begins with `more`.
+    /// A provider whose configuration has `more` beyond [`CONFIG`]: keys of its own first, then tables.
     pub async fn start_with(backend: Backend, issuer: &str, more: &str) -> Self {
         let dir = TempDir::new().expect("a directory");
         let database_url = backend.create(dir.path()).await;
@@ -509,8 +509,9 @@ pub async fn tables(backend: Backend, conn: &mut AnyConnection) -> Vec<String> {
 
 async fn open(dir: &TempDir, database_url: &str, issuer: &str, more: &str, clock: Arc<TestClock>) -> App {
     let file = dir.path().join("keyward.toml");
-    let head = format!("issuer = \"{issuer}\"\nlisten = \"127.0.0.1:0\"\n");
-    std::fs::write(&file, format!("{head}{CONFIG}{more}")).expect("a configuration");
+    let (keys, tables) = more.split_at(more.find('[').unwrap_or(more.len()));
+    let head = format!("issuer = \"{issuer}\"\nlisten = \"127.0.0.1:0\"\n{keys}");
+    std::fs::write(&file, format!("{head}{CONFIG}{tables}")).expect("a configuration");
     let flags = vec![("database.url".to_owned(), database_url.to_owned())];
     let loaded =
         load(Sources { files: vec![file], env: Vec::new(), flags }).unwrap_or_else(|errors| panic!("{errors}"));
