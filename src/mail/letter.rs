@@ -63,7 +63,7 @@ impl Letterhead {
         let Words { subject, text, html } = self.words(content).map_err(Failure::ours)?;
         let message_id = format!("<{id}@{}>", self.host);
         let since_epoch = Duration::from_millis(u64::try_from(at.millis()).unwrap_or_default());
-        // The boundary too is the same each time, and never a line of an encoded part, which has no `=_`.
+        // The same each time, and in no part: nobody knows the id beforehand.
         let parts = MultiPart::alternative()
             .boundary(format!("=_{id}"))
             .singlepart(SinglePart::plain(text))

@@ -226,6 +226,10 @@ async fn a_configuration_that_cannot_work_is_refused_at_the_start() {
     assert!(!ran.stderr.contains("panicked"));
     std::fs::write(site.path("none.pem"), "nothing of the kind").expect("written");
     site.run(&["serve"]).await.refused(&["mail.smtp.ca_file", "no certificate"]);
+    // Everybody on a machine can read command lines.
+    let ran =
+        Running::start(site.command(&["--set", "mail.smtp.password=hunter2", "config", "check"]), "").wait().await;
+    assert!(ran.code == Some(2) && ran.stderr.contains("mail.smtp.password_file"), "{ran:?}");
     // All else that an operator does is none of its business.
     site.run(&["user", "list"]).await.ok();
 }
