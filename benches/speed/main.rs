@@ -45,7 +45,7 @@ const LOG_SETTLES: Duration = Duration::from_millis(300);
 
 const USAGE: &str = "cargo bench -- [OPTIONS]
   --quick              short runs over smaller tables: shows that it works, and little else
-  --only ROW           only this row (repeatable): discovery, jwks, cc-rs256, …, process, slow
+  --only ROW           only this row (repeatable): discovery, jwks, cc-rs256, …, process, import, slow
   --database NAME      only sqlite or postgres (default: SQLite, and PostgreSQL where KEYWARD_TEST_POSTGRES is set)
   --large ROWS         people and grants in the large database; 0 leaves it out (default 1000000)
   --binary PATH        measure this program instead of the one just built
@@ -96,10 +96,12 @@ impl Options {
         }
         options.large = large.unwrap_or(if options.quick { 10 * SMALL } else { 1000 * SMALL });
         ensure!(options.large == 0 || options.large >= SMALL, "--large: at least {SMALL}");
-        let known = |name: &String| matches!(name.as_str(), "process" | "slow") || ROWS.iter().any(|r| r.key == *name);
+        let known = |name: &String| {
+            matches!(name.as_str(), "process" | "import" | "slow") || ROWS.iter().any(|r| r.key == *name)
+        };
         if let Some(unknown) = options.only.iter().find(|name| !known(name)) {
             let keys: Vec<&str> = ROWS.iter().map(|row| row.key).collect();
-            bail!("--only {unknown}: {}, process or slow", keys.join(", "));
+            bail!("--only {unknown}: {}, process, import or slow", keys.join(", "));
         }
         if options.backends.contains(&Backend::Postgres) && options.server.is_empty() {
             bail!("PostgreSQL needs KEYWARD_TEST_POSTGRES; run: tests/postgres --durable cargo bench");
@@ -179,6 +181,9 @@ async fn measure_backend(options: &Options, backend: Backend, first: bool, repor
     if options.wants("process") {
         figures.extend(starts(options, &small, first).await?);
     }
+    if options.wants("import") {
+        figures.push(import(options, &small).await?);
+    }
     let results = measure_rows(options, backend, &small, large.as_ref(), &mut figures).await?;
     if first && options.wants("slow") {
         figures.push(slow_clients(options, &small).await?);
@@ -228,6 +233,33 @@ async fn starts(options: &Options, site: &Site, first: bool) -> anyhow::Result<V
         figures.push(Figure { name: "the program's file", value: size, unit: "MB", floor: 25.0, aim: None });
     }
     Ok(figures)
+}
+
+/// How long an import takes, from its first byte to the last person's row.
+async fn import(options: &Options, site: &Site) -> anyhow::Result<Figure> {
+    progress("import");
+    let (server, _) = serve(options, site)?;
+    let token = rows::partner_token(site).await?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{}/v1/partner/imports", site.address);
+    let lines = if options.quick { 1_000 } else { 10_000 };
+    let people = rows::people(lines);
+    let started = Instant::now();
+    let request = client.post(&url).bearer_auth(&token).header("content-type", "application/x-ndjson");
+    let taken: serde_json::Value = request.body(people).send().await?.error_for_status()?.json().await?;
+    let url = format!("{url}/{}", taken["id"].as_str().context("an id")?);
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        let state: serde_json::Value = client.get(&url).bearer_auth(&token).send().await?.json().await?;
+        match state["state"].as_str() {
+            Some("queued" | "running") => {}
+            Some("completed") => break,
+            _ => bail!("the import came to {state}"),
+        }
+    }
+    let took = started.elapsed().as_secs_f64();
+    server.terminate()?;
+    Ok(Figure { name: "an import of 10 000 lines", value: took, unit: "s", floor: 60.0, aim: None })
 }
 
 async fn measure_rows(
@@ -378,7 +410,7 @@ async fn round_trips(
         let statements = statements.filter(|line| !line.contains("FROM changes") && !line.contains("DELETE FROM"));
         let count: usize =
             statements.map(|line| if backend == Backend::Postgres && line.contains("COMMIT") { 2 } else { 1 }).sum();
-        let writes = matches!(row.traffic, Traffic::Refresh(_) | Traffic::CodeFlow(_));
+        let writes = matches!(row.traffic, Traffic::Refresh(_) | Traffic::CodeFlow(_) | Traffic::Registration);
         ensure!(!writes || count > 0, "{}: the log shows no statements; see {}", row.name, server.log.display());
         // A log that could not keep up counts nothing.
         let complete = !log.contains("log lines were dropped");

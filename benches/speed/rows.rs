@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
@@ -10,7 +11,7 @@ use keyward::protocol::metadata::path;
 
 use crate::bare;
 use crate::client::{Answer, Connection, Script, Scripts};
-use crate::seed::{Alg, CALLBACK, Chain, Kind, SECRET, Site, api_key};
+use crate::seed::{Alg, CALLBACK, Chain, Kind, PARTNER, SECRET, Site, api_key};
 
 /// Connections of every run.
 pub const CONNECTIONS: usize = 64;
@@ -54,6 +55,8 @@ pub enum Traffic {
     KeyGrant(Alg),
     /// `GET /forward-auth/required`.
     ForwardAuth(Credential),
+    /// `POST /v1/partner/users`, somebody new each time.
+    Registration,
 }
 
 /// What a gateway is shown.
@@ -122,8 +125,8 @@ const fn kind(alg: Alg, id_token: bool) -> Kind {
 use Against::{Bare, ClientCredentials as Ratio, Rsa};
 use Alg::{Es256, Rs256};
 
-/// The code flow comes last: it alone adds rows.
-pub const ROWS: [Row; 20] = [
+/// The last two add rows.
+pub const ROWS: [Row; 21] = [
     row("discovery", "discovery", Traffic::Get(path::OPENID_CONFIGURATION), Bare, 0.8).aim(0.95),
     row("jwks", "JWKS", Traffic::Get(path::JWKS), Bare, 0.8).aim(0.95),
     row("cc-rs256", "client credentials RS256", Traffic::ClientCredentials(Rs256), Rsa, 0.70).aim(0.85),
@@ -150,6 +153,7 @@ pub const ROWS: [Row; 20] = [
     row("refresh-id-rs256", "… with an ID token RS256", Traffic::Refresh(kind(Rs256, true)), Ratio(Rs256), 0.4),
     row("refresh-id-es256", "… with an ID token ES256", Traffic::Refresh(kind(Es256, true)), Ratio(Es256), 0.3),
     row("code-rs256", "code flow, live session RS256", Traffic::CodeFlow(Rs256), Ratio(Rs256), 0.35),
+    row("registration", "registration by a partner", Traffic::Registration, Bare, 0.0),
 ];
 
 /// A request with its length, where it has a body.
@@ -274,6 +278,59 @@ impl Script for WithKeys {
     }
 }
 
+/// Numbers of people, each given once in all runs.
+static NEXT_PERSON: AtomicU64 = AtomicU64::new(0);
+
+/// Somebody new each time, with a key.
+struct Register {
+    address: SocketAddr,
+    authorization: String,
+}
+
+impl Script for Register {
+    fn request(&mut self, out: &mut Vec<u8>) {
+        let n = NEXT_PERSON.fetch_add(1, Ordering::Relaxed);
+        let body = person(n);
+        let (address, authorization) = (self.address, &self.authorization);
+        let head = format!(
+            "POST /v1/partner/users HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\n\
+             authorization: {authorization}\r\nidempotency-key: bench-{n}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(body.as_bytes());
+    }
+
+    fn answer(&mut self, answer: &Answer<'_>) -> anyhow::Result<bool> {
+        ensure!(answer.status == 201, "{}: {}", answer.status, answer.body());
+        Ok(true)
+    }
+}
+
+/// The `n`-th person to register, who gets no mail.
+fn person(n: u64) -> String {
+    format!(
+        r#"{{"external_id":"bench-{n}","email":"bench-{n}@example.com","name":"Ada Lovelace","welcome_email":"suppress"}}"#
+    )
+}
+
+/// So many people to import, one a line.
+pub fn people(count: u64) -> String {
+    let first = NEXT_PERSON.fetch_add(count, Ordering::Relaxed);
+    (first..first + count).map(|n| person(n) + "\n").collect()
+}
+
+/// A token for the partner's administration.
+pub async fn partner_token(site: &Site) -> anyhow::Result<String> {
+    let mut connection = Connection::open(site.address).await?;
+    let authorization = format!("Basic {}", STANDARD.encode(format!("{PARTNER}:{SECRET}")));
+    let headers = [("authorization", authorization.as_str())];
+    connection.out = request(site, "POST /token", &headers, Some("grant_type=client_credentials"));
+    let answer = connection.exchange().await?;
+    Ok(member(&answer, "access_token")?.to_owned())
+}
+
 /// Chains of refresh tokens, one link at a time.
 struct Refresh {
     address: SocketAddr,
@@ -366,6 +423,7 @@ pub async fn scripts(traffic: Traffic, site: &Site) -> anyhow::Result<Scripts> {
         Traffic::Introspection(kind) | Traffic::UserInfo(kind) | Traffic::ForwardAuth(Credential::Token(kind)) => {
             access_tokens(site, kind).await?
         }
+        Traffic::Registration => vec![partner_token(site).await?],
         _ => Vec::new(),
     };
     Ok((0..CONNECTIONS).map(|nth| script(traffic, site, nth, &tokens)).collect())
@@ -403,6 +461,10 @@ fn script(traffic: Traffic, site: &Site, nth: usize, tokens: &[String]) -> Box<d
         Traffic::ForwardAuth(Credential::Cookie) => {
             let cookie = format!("keyward_session={}", site.cookies[nth]);
             Box::new(repeat(vec![request(site, FORWARD_AUTH, &[("cookie", &cookie)], None)], 0))
+        }
+        Traffic::Registration => {
+            let token = tokens.first().cloned().unwrap_or_default();
+            Box::new(Register { address: site.address, authorization: format!("Bearer {token}") })
         }
         Traffic::Refresh(kind) => Box::new(Refresh {
             address: site.address,

@@ -33,6 +33,8 @@ use crate::process;
 
 pub const CALLBACK: &str = "https://app.example.com/callback";
 pub const SECRET: &str = "a-secret-of-the-benchmark-with-43-characters";
+/// A client that registers people.
+pub const PARTNER: &str = "bench-partner";
 /// Grants of each kind that are used, spread evenly over the table.
 const USED: i64 = 192;
 
@@ -213,12 +215,22 @@ id_token_signed_response_alg = "{}"
             alg.name()
         )
     };
+    let partner = format!(
+        r#"
+[[clients]]
+client_id = "{PARTNER}"
+client_secret = "{SECRET}"
+grant_types = ["client_credentials"]
+scope = "partner.users"
+partner = true
+"#
+    );
     // The log and the metrics are what collectors read. Tokens outlive the run. All our connections come from one
     // address, which stands for many.
     format!(
         "issuer = \"http://{address}\"\nlisten = \"{address}\"\nadmin_listen = \"127.0.0.1:0\"\n\
          [log]\nformat = \"json\"\n[limits]\nconnections_per_peer = 10000\n\
-         [tokens]\naccess_token_ttl = \"1d\"\n{database}{}{}",
+         [tokens]\naccess_token_ttl = \"1d\"\n{database}{}{}{partner}",
         client(Alg::Rs256),
         client(Alg::Es256)
     )

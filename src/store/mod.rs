@@ -9,6 +9,7 @@ pub mod clients;
 pub mod consents;
 mod db;
 pub mod events;
+mod gather;
 pub mod grants;
 pub mod idempotency;
 pub mod imports;
@@ -39,6 +40,7 @@ use api_keys::StoredApiKey;
 use changes::Freshness;
 use clients::ClientRecord;
 use db::Db;
+use gather::Gather;
 use key_uses::PendingUses;
 use remembered::Remembered;
 use standing::Standings;
@@ -104,6 +106,7 @@ pub struct Store {
     freshness: Arc<Freshness>,
     standings: Arc<Standings>,
     key_uses: Arc<PendingUses>,
+    key_reads: Arc<Gather<ApiKeyId, Arc<StoredApiKey>>>,
     /// Rings when a mail was queued here.
     mail_bell: Arc<Notify>,
 }
@@ -141,6 +144,7 @@ impl Store {
             freshness: Arc::default(),
             standings: Arc::default(),
             key_uses: Arc::default(),
+            key_reads: Arc::new(Gather::new(api_keys::READ_TOGETHER)),
             mail_bell: Arc::default(),
         };
         store.poll_changes().await?;

@@ -100,6 +100,8 @@ fn problem(sql: &str) -> Option<String> {
     let text: Vec<&str> = sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
     let text = text.join(" ");
     let mut own_tables = BTreeSet::new();
+    // Of which the old release knows nothing, and leaves them so.
+    let mut empty_columns = BTreeSet::new();
     for statement in text.split(';') {
         let words: Vec<String> = statement
             .replace(['(', ')', ','], " ")
@@ -113,12 +115,21 @@ fn problem(sql: &str) -> Option<String> {
                 own_tables.insert((*table).to_owned());
                 holds_on(&words, &own_tables)
             }
+            // What the old release writes is not in it.
+            ["CREATE", "UNIQUE", "INDEX", _, "ON", table, .., "WHERE", column, "IS", "NOT", "NULL"]
+                if empty_columns.contains(&((*table).to_owned(), (*column).to_owned())) =>
+            {
+                None
+            }
             // On an old table it would refuse what the old release writes.
             ["CREATE", "UNIQUE", "INDEX", _, "ON", table, ..] if !own_tables.contains(*table) => {
                 Some("a unique index on a table that was there before")
             }
             ["CREATE", "UNIQUE", "INDEX", _, "ON", ..] | ["CREATE", "INDEX", _, "ON", ..] => None,
-            ["ALTER", "TABLE", table, "ADD", "COLUMN", _, _, rest @ ..] => {
+            ["ALTER", "TABLE", table, "ADD", "COLUMN", column, _, rest @ ..] => {
+                if !rest.contains(&"DEFAULT") {
+                    empty_columns.insert(((*table).to_owned(), (*column).to_owned()));
+                }
                 let strict = rest.windows(2).any(|two| two == ["NOT", "NULL"]) && !rest.contains(&"DEFAULT");
                 let narrow = ["UNIQUE", "PRIMARY", "CHECK"].iter().any(|word| rest.contains(word));
                 match (own_tables.contains(*table), strict, narrow) {
@@ -181,6 +192,7 @@ fn what_would_disturb_a_running_release_is_noticed() {
         "ALTER TABLE users ADD COLUMN a TEXT; ALTER TABLE users ADD COLUMN b BIGINT NOT NULL DEFAULT 0;",
         "alter table users add column a text references clients (id) on delete set null;",
         "INSERT INTO settings (name, value) VALUES ('a', 'b');",
+        "ALTER TABLE users ADD COLUMN a TEXT; CREATE UNIQUE INDEX i ON users (realm, a) WHERE a IS NOT NULL;",
         "CREATE TABLE a (id TEXT); ALTER TABLE a ADD COLUMN b TEXT NOT NULL UNIQUE;",
     ] {
         assert_eq!(problem(additions), None);
@@ -197,6 +209,9 @@ fn what_would_disturb_a_running_release_is_noticed() {
         "ALTER TABLE users ADD COLUMN a TEXT REFERENCES clients (id)",
         "ALTER TABLE users ADD CONSTRAINT c UNIQUE (email)",
         "CREATE UNIQUE INDEX one ON users (email)",
+        "CREATE UNIQUE INDEX one ON users (email) WHERE email IS NOT NULL",
+        "ALTER TABLE users ADD COLUMN a TEXT; CREATE UNIQUE INDEX one ON users (realm, a)",
+        "ALTER TABLE users ADD COLUMN a TEXT DEFAULT 'x'; CREATE UNIQUE INDEX one ON users (a) WHERE a IS NOT NULL",
         "CREATE TABLE a (user_id TEXT NOT NULL REFERENCES users (id))",
         "CREATE TABLE a (user_id TEXT REFERENCES users (id), b TEXT REFERENCES clients (id) ON DELETE CASCADE)",
         "CREATE TABLE a (id TEXT); UPDATE users SET email = NULL",

@@ -1,15 +1,16 @@
-//! API keys: what proves them and whose they are. When they were last used is `key_uses.rs`.
+//! API keys: what proves them and whose they are. How they are read is `read.rs`, when they were last used
+//! `../key_uses.rs`.
 
-use std::sync::Arc;
+mod read;
 
-use sqlx::any::AnyRow;
+pub use read::ListedApiKey;
+pub(super) use read::READ_TOGETHER;
 
 use super::db::Conn;
-use super::users::{self, user_columns};
-use super::{Result, Store, StoreError, column, from_json, grants, onboardings, sessions, to_json};
+use super::{Result, Store, column, grants, onboardings, sessions, to_json, users};
 use crate::protocol::api_key::{ApiKeyRecord, Kind, MAX_KEYS, MAX_LIVE_KEYS, Owner};
-use crate::protocol::ids::{ApiKeyId, ClientId, UserId};
-use crate::protocol::time::{Span, Timestamp};
+use crate::protocol::ids::ApiKeyId;
+use crate::protocol::time::Timestamp;
 use crate::protocol::user::User;
 
 /// A key with what proves it, and its person.
@@ -59,94 +60,7 @@ pub enum KeyRotation {
     Replaced,
 }
 
-/// A key as its owner sees it in a list.
-#[derive(Clone, Debug)]
-pub struct ListedApiKey {
-    pub record: ApiKeyRecord,
-    pub last_used_at: Option<Timestamp>,
-    pub last_used_ip: Option<String>,
-}
-
-/// The columns that [`read`] wants, of `api_keys` as `k`.
-macro_rules! key_columns {
-    () => {
-        "k.kid, k.kind, k.user_id AS owner_id, k.client_id AS partner_id, k.name AS key_name, k.scopes, k.audiences, \
-         k.allowed_cidrs, k.exchange_only, k.predecessor, k.created_at, k.lifetime, \
-         k.expires_at, k.revoked_at"
-    };
-}
-
-fn read(row: &AnyRow) -> Result<ApiKeyRecord> {
-    let corrupt = |why: &str| StoreError::Corrupt { what: "API key", why: why.to_owned() };
-    let kind: Kind = column::<String>(row, "kind")?.parse().map_err(|()| corrupt("unknown kind"))?;
-    let owner = match kind {
-        Kind::User => column::<Option<String>>(row, "owner_id")?.map(|id| Owner::User(UserId::new(id))),
-        Kind::Partner => column::<Option<String>>(row, "partner_id")?.map(|id| Owner::Partner(ClientId::new(id))),
-    };
-    Ok(ApiKeyRecord {
-        kid: ApiKeyId::new(column::<String>(row, "kid")?),
-        owner: owner.ok_or_else(|| corrupt("no owner"))?,
-        name: column(row, "key_name")?,
-        scopes: from_json("API key", column(row, "scopes")?)?,
-        audiences: from_json("API key", column(row, "audiences")?)?,
-        allowed_cidrs: from_json("API key", column(row, "allowed_cidrs")?)?,
-        exchange_only: column::<i64>(row, "exchange_only")? != 0,
-        predecessor: column::<Option<String>>(row, "predecessor")?.map(ApiKeyId::new),
-        created_at: Timestamp(column(row, "created_at")?),
-        lifetime: Span::from_millis(column(row, "lifetime")?),
-        expires_at: Timestamp(column(row, "expires_at")?),
-        revoked_at: column::<Option<i64>>(row, "revoked_at")?.map(Timestamp),
-    })
-}
-
-/// What [`read_listed`] reads, before its condition.
-macro_rules! listed {
-    () => {
-        concat!(
-            "SELECT n.used_at, n.used_ip, ",
-            key_columns!(),
-            " FROM api_keys k LEFT JOIN api_key_uses n ON n.kid = k.kid WHERE "
-        )
-    };
-}
-
-fn read_listed(row: &AnyRow) -> Result<ListedApiKey> {
-    Ok(ListedApiKey {
-        record: read(row)?,
-        last_used_at: column::<Option<i64>>(row, "used_at")?.map(Timestamp),
-        last_used_ip: column(row, "used_ip")?,
-    })
-}
-
 impl Store {
-    /// The key, alive or not, with its person; `None` where it was never given out. Answers from memory while no
-    /// change is known.
-    pub async fn api_key(&self, kid: &ApiKeyId) -> Result<Option<Arc<StoredApiKey>>> {
-        let known = &self.caches.api_keys;
-        if let Some(key) = self.freshness.is_fresh().then(|| known.get(kid)).flatten() {
-            return Ok(Some(key));
-        }
-        let before = known.before();
-        let sql = concat!(
-            "SELECT k.mac, k.pepper, ",
-            key_columns!(),
-            ", ",
-            user_columns!(),
-            " FROM api_keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.kid = $1"
-        );
-        let row = self.db.row(|| sqlx::query(sql).bind(kid.as_str().to_owned())).await?;
-        let Some(row) = row else { return Ok(None) };
-        let record = read(&row)?;
-        let key = Arc::new(StoredApiKey {
-            user: matches!(record.owner, Owner::User(_)).then(|| users::read(&row)).transpose()?,
-            record,
-            mac: column(&row, "mac")?,
-            pepper: column(&row, "pepper")?,
-        });
-        known.put(kid.clone(), before, &key);
-        Ok(Some(key))
-    }
-
     /// Writes a new key, unless its owner is gone or has too many.
     pub async fn create_api_key(&self, new: NewApiKey, now: Timestamp) -> Result<KeyCreation> {
         let created = self.db.write(move |conn| {
@@ -183,42 +97,6 @@ impl Store {
     /// Ends a key with all that was made from it. `false` where it had ended by hand before, or is not there.
     pub async fn revoke_api_key(&self, kid: ApiKeyId, reason: &'static str, now: Timestamp) -> Result<bool> {
         self.change(move |conn| Box::pin(async move { revoke(conn, &kid, reason, now).await })).await
-    }
-
-    /// Up to `limit` keys of one owner, or of all, the newest first, after the one with id `after`.
-    pub async fn api_keys(
-        &self,
-        owner: Option<&Owner>,
-        after: Option<&ApiKeyId>,
-        limit: i64,
-    ) -> Result<Vec<ListedApiKey>> {
-        // A text for each kind of owner, so that its index is used.
-        macro_rules! page_of {
-            ($owner:literal) => {
-                concat!(
-                    listed!(),
-                    $owner,
-                    " AND ($2 = ''
-                         OR (k.created_at, k.kid) < (SELECT a.created_at, a.kid FROM api_keys a WHERE a.kid = $2))
-                     ORDER BY k.created_at DESC, k.kid DESC LIMIT $3"
-                )
-            };
-        }
-        let (sql, owner) = match owner {
-            None => (page_of!("$1 = ''"), String::new()),
-            Some(Owner::User(id)) => (page_of!("k.user_id = $1"), id.as_str().to_owned()),
-            Some(Owner::Partner(id)) => (page_of!("k.client_id = $1"), id.as_str().to_owned()),
-        };
-        let after = after.map_or("", ApiKeyId::as_str).to_owned();
-        let statement = || sqlx::query(sql).bind(owner.clone()).bind(after.clone()).bind(limit);
-        self.db.rows(statement).await?.iter().map(read_listed).collect()
-    }
-
-    /// One key as its owner sees it.
-    pub async fn listed_api_key(&self, kid: &ApiKeyId) -> Result<Option<ListedApiKey>> {
-        let sql = concat!(listed!(), "k.kid = $1");
-        let row = self.db.row(|| sqlx::query(sql).bind(kid.as_str().to_owned())).await?;
-        row.as_ref().map(read_listed).transpose()
     }
 }
 
