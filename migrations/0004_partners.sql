@@ -1,5 +1,7 @@
 -- A partner's people bear the partner's own id for them, each once there.
 ALTER TABLE users ADD COLUMN external_id TEXT;
+-- `partner` where the partner switched the account off: what an operator did, a partner does not undo.
+ALTER TABLE users ADD COLUMN disabled_by TEXT;
 CREATE UNIQUE INDEX users_by_external_id ON users (realm, external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX users_of_partner ON users (realm, created_at, id) WHERE external_id IS NOT NULL;
 
@@ -20,6 +22,7 @@ CREATE TABLE onboardings (
 CREATE INDEX onboardings_by_creation ON onboardings (partner_id, created_at, id);
 CREATE INDEX onboardings_by_state ON onboardings (partner_id, state, created_at, id);
 CREATE INDEX onboardings_by_user ON onboardings (user_id);
+CREATE INDEX onboardings_of_nobody ON onboardings (updated_at) WHERE user_id IS NULL;
 
 -- Answers that a partner's backend may ask for again, sealed under a key that only the header's value yields.
 CREATE TABLE idempotency (
@@ -39,7 +42,7 @@ CREATE TABLE outbox (
     kind          TEXT   NOT NULL,
     recipient     TEXT   NOT NULL,
     partner_id    TEXT,
-    onboarding_id TEXT   REFERENCES onboardings (id) ON DELETE CASCADE,
+    onboarding_id TEXT   REFERENCES onboardings (id) ON DELETE SET NULL,
     payload       TEXT   NOT NULL,
     state         TEXT   NOT NULL,
     attempts      BIGINT NOT NULL,

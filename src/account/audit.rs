@@ -24,6 +24,16 @@ pub async fn record(app: &App, kind: EventKind, about: About<'_>) -> Result<()> 
     app.store.record_event(event(app, kind, about)).await
 }
 
+/// The same where what was done is done, and nobody gains by being told that it was not: an event that cannot be written
+/// is told to the log in its place.
+pub async fn record_or_log(app: &App, event: Event) {
+    let (kind, user_id) = (event.kind, event.user_id.clone());
+    if let Err(error) = app.store.record_event(event).await {
+        let user_id = user_id.as_ref().map(UserId::as_str);
+        tracing::error!(%error, event = kind.as_str(), user_id, "an event was not recorded");
+    }
+}
+
 /// An event to be written with the change that it tells of.
 pub fn event(app: &App, kind: EventKind, about: About<'_>) -> Event {
     let detail = about.detail.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));

@@ -212,7 +212,7 @@ pub async fn begin_key_session(
     let began = begin_lent_session(app, user, proof, authentication, expires_at, replaced).await?;
     metrics::sign_in(metrics::API_KEY, metrics::SignIn::of(began.is_some()));
     if began.is_some() {
-        record_sign_in(app, user, address, &detail).await?;
+        record_sign_in(app, user, address, &detail).await;
     }
     Ok(began)
 }
@@ -236,7 +236,7 @@ pub async fn begin_handed_over_session(
     let began = begin_lent_session(app, user, proof, authentication, expires_at, replaced).await?;
     metrics::sign_in(metrics::HANDOFF, metrics::SignIn::of(began.is_some()));
     if began.is_some() {
-        record_sign_in(app, user, address, &detail).await?;
+        record_sign_in(app, user, address, &detail).await;
     }
     Ok(began)
 }
@@ -264,14 +264,10 @@ async fn begin_lent_session(
     Ok(began.then(|| (Secret::new(token), expires_at - now)))
 }
 
-async fn record_sign_in(
-    app: &App,
-    user: &User,
-    address: Option<IpAddr>,
-    detail: &[(&'static str, &str)],
-) -> Result<()> {
+/// The session has begun, and its secret must not get lost.
+async fn record_sign_in(app: &App, user: &User, address: Option<IpAddr>, detail: &[(&'static str, &str)]) {
     let about = About { user_id: Some(&user.id), address, detail, ..About::default() };
-    audit::record(app, EventKind::SignedIn, about).await
+    audit::record_or_log(app, audit::event(app, EventKind::SignedIn, about)).await;
 }
 
 /// Ends the session with its online grants.

@@ -19,6 +19,7 @@ use crate::protocol::ids::ClientId;
 use crate::protocol::time::{Span, Timestamp};
 use crate::store::StoreError;
 use crate::store::clients::ClientRecord;
+use crate::store::partners::Filter;
 
 #[derive(Subcommand)]
 pub enum ClientCommand {
@@ -222,6 +223,12 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
         ClientCommand::RotateSecret { client_id, overlap } => rotate_secret(app, format, &client_id, overlap).await,
         ClientCommand::Delete { client_id, yes } => {
             let record = by_hand(app, find(app, &client_id).await?)?;
+            let people = app.store.partner_users(&record.client.id, Filter::default(), None, 1).await?;
+            ensure!(
+                people.is_empty(),
+                "`{client_id}` has people of its own, who would be nobody's: `keyward client update {client_id} --disabled` \
+                 switches all of them off; to forget them, delete them first (`keyward user delete`)"
+            );
             super::confirm(&format!("Delete client {client_id} with all its grants and consents?"), yes)?;
             during("deleting", app.store.delete_client(record.client.id)).await?;
             output::object(format, &json!({ "deleted": client_id, "note": "the id stays taken" }));

@@ -30,8 +30,9 @@ const AT_ONCE: usize = 8;
 const POLL: Duration = Duration::from_secs(1);
 /// What a claim lasts beyond the sending itself: for the store before and after it.
 const SLACK: Span = Span::from_secs(20);
-/// How often the end of a mail is written again where the store fails: it has left, and nobody else knows.
-const INSIST: u32 = 10;
+/// How often the end of a mail is written again where the store fails: it has left, and nobody else knows. As long as
+/// a failover of the database takes.
+const INSIST: u32 = 120;
 const INSIST_EVERY: Duration = Duration::from_secs(1);
 pub struct Sender {
     store: Store,
@@ -121,6 +122,10 @@ impl Sender {
 
     async fn attempt(&self, mail: ClaimedMail, may_leave: bool) {
         let outcome = match may_leave {
+            // Claimed more often than it is tried: it takes its process along each time.
+            true if mail.attempt > retry::TRIES => {
+                self.end(&mail, DeadReason::Undeliverable, "no try of it came to an end", None).await
+            }
             true => self.carry(&mail).await,
             false => self.end(&mail, DeadReason::Capped, "this address has had enough mail", None).await,
         };
@@ -168,7 +173,9 @@ impl Sender {
             }
             Fault::Ours if !self.told.swap(true, Ordering::Relaxed) => {
                 let destination = self.carrier.destination();
-                tracing::error!(destination, error = failure.text, "mail cannot leave; it is kept and tried again");
+                // What a server says may hold the recipient's address; its code does not.
+                let error = failure.code.as_deref().unwrap_or(&failure.text);
+                tracing::error!(destination, error, "mail cannot leave; it is kept and tried again");
             }
             Fault::Ours | Fault::Deferred => {}
         }

@@ -15,6 +15,9 @@ const PAUSES: [Span; 7] = [
     Span::hours(12),
 ];
 
+/// How often a letter is tried.
+pub const TRIES: i64 = PAUSES.len() as i64 + 1;
+
 /// How long to wait after the `attempt`th try, of which the first is 1; `None` after the last. Up to a fifth is added
 /// by chance, so that what failed together does not come back together.
 pub fn pause_after(attempt: i64, rng: &dyn Rng) -> Option<Span> {

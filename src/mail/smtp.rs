@@ -66,27 +66,33 @@ impl Server {
     /// Hands a letter over; the server's answer.
     pub async fn hand_over(&self, letter: &Letter) -> Result<String, Failure> {
         let patience = Duration::from_millis(u64::try_from(self.smtp.timeout.millis()).unwrap_or_default());
+        // What was answered counts, however long the good-byes take.
         match timeout(patience, self.converse(letter)).await {
-            Ok(outcome) => outcome,
+            Ok(Ok((line, answer))) => {
+                self.keep(line).await;
+                Ok(answer)
+            }
+            Ok(Err((line, failure))) => {
+                if let Some(line) = line {
+                    say_good_bye(*line).await;
+                }
+                Err(failure)
+            }
             Err(_) => Err(Failure::ours(format!("{self} took longer than {}", self.smtp.timeout))),
         }
     }
 
-    async fn converse(&self, letter: &Letter) -> Result<String, Failure> {
+    async fn converse(&self, letter: &Letter) -> Result<(Line, String), (Option<Box<Line>>, Failure)> {
         let mut line = match self.take_waiting().await {
             Some(line) => line,
-            None => self.connect().await?,
+            None => self.connect().await.map_err(|failure| (None, failure))?,
         };
         match carry(&mut line.connection, letter).await {
             Ok(answer) => {
                 line.carried += 1;
-                self.keep(line).await;
-                Ok(answer)
+                Ok((line, answer))
             }
-            Err(failure) => {
-                say_good_bye(line).await;
-                Err(failure)
-            }
+            Err(failure) => Err((Some(Box::new(line)), failure)),
         }
     }
 
@@ -192,12 +198,15 @@ fn judge(error: &lettre::transport::smtp::Error, blamed: Fault) -> Failure {
     let text = told(error);
     let Some(status) = error.status() else { return Failure::ours(text) };
     let number = status.to_string();
+    let code = with_enhanced(&number, &text);
     let fault = match status.severity {
         _ if number.parse().is_ok_and(|number| ABOUT_US.contains(&number)) => Fault::Ours,
+        // RFC 3463 §3.8: a policy, which may be about us as well as about the letter (a relay that does not know us).
+        Severity::PermanentNegativeCompletion if code.contains(" 5.7.") && blamed == Fault::Refused => Fault::Deferred,
         Severity::PermanentNegativeCompletion => blamed,
         _ => Fault::Deferred,
     };
-    Failure { fault, code: Some(with_enhanced(&number, &text)), text }
+    Failure { fault, code: Some(code), text }
 }
 
 /// `550 5.1.1` where the text begins with an enhanced code (RFC 3463), else `550`.

@@ -60,6 +60,15 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
     {
+        self.change_if(|_| true, write).await
+    }
+
+    /// The same where the outcome says whether anything changed: whoever changes nothing moves nobody's caches.
+    pub(super) async fn change_if<T, F>(&self, changed: fn(&T) -> bool, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
+    {
         let (db, caches, standings) = (self.db.clone(), Arc::clone(&self.caches), Arc::clone(&self.standings));
         // A task of its own: whoever asked may go away, but not between the commit and the emptied caches.
         let work = async move {
@@ -67,13 +76,18 @@ impl Store {
                 .write(move |conn| {
                     Box::pin(async move {
                         let value = write(conn).await?;
-                        bump(conn).await?;
+                        if changed(&value) {
+                            bump(conn).await?;
+                        }
                         Ok(value)
                     })
                 })
                 .await;
-            caches.clear();
-            standings.forget();
+            // Also where it is not known what became of it.
+            if outcome.as_ref().map_or(true, changed) {
+                caches.clear();
+                standings.forget();
+            }
             outcome
         };
         tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::WriterStopped)?

@@ -124,6 +124,11 @@ impl Store {
 
     /// Takes the oldest import that nobody is at, for as long as `lease`.
     pub async fn claim_import(&self, lease: Span, now: Timestamp) -> Result<Option<Import>> {
+        // Looking costs no write, and mostly nothing is there.
+        let due = "SELECT id FROM imports WHERE state IN ('queued', 'running') AND due_at <= $1 LIMIT 1";
+        if self.db.row(|| sqlx::query(due).bind(now.millis())).await?.is_none() {
+            return Ok(None);
+        }
         let claimed = self.db.write(move |conn| {
             Box::pin(async move {
                 let row = sqlx::query(
@@ -151,21 +156,48 @@ impl Store {
         Ok(self.db.execute(statement).await? > 0)
     }
 
-    /// Lets go of an import, ended or to be gone on with by whoever comes first.
+    /// Lets go of an import, ended or to be gone on with by whoever comes first. What it received and never did ends
+    /// with one that is given up.
     pub async fn release_import(
         &self,
-        id: ImportId,
+        import: Import,
         state: ImportState,
         reason: Option<&'static str>,
         now: Timestamp,
     ) -> Result<()> {
-        let sql = "UPDATE imports SET state = $2, reason = $3, due_at = $4, updated_at = $4
-                   WHERE id = $1 AND state = 'running'";
-        let statement = move || {
-            let statement = sqlx::query(sql).bind(id.as_str().to_owned()).bind(state.as_str());
-            statement.bind(reason).bind(now.millis())
-        };
-        self.db.execute(statement).await?;
+        let released = self.db.write(move |conn| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE imports SET state = $2, reason = $3, due_at = $4, updated_at = $4
+                     WHERE id = $1 AND state = 'running'",
+                )
+                .bind(import.id.as_str())
+                .bind(state.as_str())
+                .bind(reason)
+                .bind(now.millis())
+                .execute(&mut *conn)
+                .await?;
+                if state == ImportState::Failed {
+                    sqlx::query(
+                        "UPDATE onboardings SET state = 'failed', reason = $2, updated_at = $3
+                         WHERE partner_id = $1 AND state = 'received'",
+                    )
+                    .bind(import.partner.as_str())
+                    .bind(reason)
+                    .bind(now.millis())
+                    .execute(conn)
+                    .await?;
+                }
+                Ok(())
+            })
+        });
+        released.await
+    }
+
+    /// Lets go of an import until `due_at`.
+    pub async fn put_off_import(&self, id: ImportId, due_at: Timestamp) -> Result<()> {
+        let sql = "UPDATE imports SET state = 'queued', due_at = $2 WHERE id = $1 AND state = 'running'";
+        self.db.execute(move || sqlx::query(sql).bind(id.as_str().to_owned()).bind(due_at.millis())).await?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::api_keys::StoredApiKey;
 use super::db::Statement;
-use super::{Result, Store, onboardings};
+use super::{Result, Store, StoreError, onboardings};
 use crate::protocol::ids::{ApiKeyId, UserId};
 use crate::protocol::partner::OnboardingState;
 use crate::protocol::time::{Span, Timestamp};
@@ -53,29 +53,41 @@ struct Use {
     from: Option<String>,
 }
 
-/// Only for keys that are still there, and never back in time.
-macro_rules! note_uses {
-    ($values:expr) => {
-        format!(
-            "WITH v (kid, used_at, used_ip) AS (VALUES {})
-             INSERT INTO api_key_uses (kid, used_at, used_ip)
-             SELECT v.kid, v.used_at, v.used_ip FROM v JOIN api_keys k ON k.kid = v.kid WHERE true
-             ON CONFLICT (kid) DO UPDATE SET used_at = excluded.used_at, used_ip = COALESCE(excluded.used_ip, api_key_uses.used_ip)
-             WHERE api_key_uses.used_at < excluded.used_at",
-            $values
-        )
-    };
+/// Whether the keys of a batch are known to be there.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// Nearly always. The foreign key refuses the batch where one is not.
+    Assumed,
+    /// Each is looked for, which costs as much again.
+    LookedFor,
 }
+
+/// Never back in time.
+const UNLESS_LATER: &str = "ON CONFLICT (kid) DO UPDATE SET used_at = excluded.used_at,
+         used_ip = COALESCE(excluded.used_ip, api_key_uses.used_ip)
+     WHERE api_key_uses.used_at < excluded.used_at";
+
 /// For each of [`BATCHES`].
-static NOTES: LazyLock<[String; BATCHES.len()]> = LazyLock::new(|| {
-    let row = |at: usize| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3);
-    BATCHES.map(|size| note_uses!((0..size).map(row).collect::<Vec<_>>().join(", ")))
+static NOTES: LazyLock<[[String; 2]; BATCHES.len()]> = LazyLock::new(|| {
+    BATCHES.map(|size| {
+        let row = |at: usize| format!("(${}, ${}, ${})", 3 * at + 1, 3 * at + 2, 3 * at + 3);
+        let values = (0..size).map(row).collect::<Vec<_>>().join(", ");
+        let insert = "INSERT INTO api_key_uses (kid, used_at, used_ip)";
+        let of_those_there = "SELECT v.kid, v.used_at, v.used_ip FROM v JOIN api_keys k ON k.kid = v.kid WHERE true";
+        [
+            format!("{insert} VALUES {values} {UNLESS_LATER}"),
+            format!("WITH v (kid, used_at, used_ip) AS (VALUES {values}) {insert} {of_those_there} {UNLESS_LATER}"),
+        ]
+    })
 });
 
 /// As many uses as one of [`BATCHES`] takes.
-fn note(uses: &[Use]) -> Statement<'static> {
+fn note(uses: &[Use], keys: Keys) -> Statement<'static> {
     let nth = BATCHES.iter().position(|size| *size <= uses.len()).unwrap_or(BATCHES.len() - 1);
-    let sql = NOTES[nth].as_str();
+    let sql = match keys {
+        Keys::Assumed => NOTES[nth][0].as_str(),
+        Keys::LookedFor => NOTES[nth][1].as_str(),
+    };
     uses.iter().fold(sqlx::query(sql), |statement, one| {
         statement.bind(one.kid.as_str().to_owned()).bind(one.at.millis()).bind(one.from.clone())
     })
@@ -127,16 +139,27 @@ impl Store {
 
     /// Writes one batch, with the news for partners in it.
     async fn write_uses(&self, batch: Vec<Use>) -> Result<()> {
+        match self.write_uses_of(batch.clone(), Keys::Assumed).await {
+            Err(StoreError::Conflict(_)) => self.write_uses_of(batch, Keys::LookedFor).await,
+            other => other,
+        }
+    }
+
+    async fn write_uses_of(&self, batch: Vec<Use>, keys: Keys) -> Result<()> {
         let mut begun: Vec<(UserId, Timestamp)> =
             batch.iter().filter_map(|one| Some((one.begun.clone()?, one.at))).collect();
         // In one order everywhere, so that no two processes wait for each other.
         begun.sort();
-        self.db.execute(move || note(&batch)).await?;
         if begun.is_empty() {
-            return Ok(());
+            return self.db.execute(move || note(&batch, keys)).await.map(drop);
         }
         let people = begun.clone();
-        let news = self.db.write(move |conn| Box::pin(async move { onboardings::first_auth(conn, &people).await }));
+        let news = self.db.write(move |conn| {
+            Box::pin(async move {
+                note(&batch, keys).execute(&mut *conn).await?;
+                onboardings::first_auth(conn, &people).await
+            })
+        });
         for partner in news.await? {
             metrics::onboarding(partner.as_str(), OnboardingState::FirstAuth.as_str());
         }

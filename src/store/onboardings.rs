@@ -26,6 +26,15 @@ pub struct Onboarding {
     pub updated_at: Timestamp,
 }
 
+/// Which of a partner's people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// Those who have not used their account.
+    Waiting,
+    In(OnboardingState),
+}
+
 fn read(row: &AnyRow) -> Result<Onboarding> {
     let corrupt = || StoreError::Corrupt { what: "onboarding", why: "unknown state".to_owned() };
     Ok(Onboarding {
@@ -67,12 +76,11 @@ impl Store {
         self.db.row(statement).await?.as_ref().map(read).transpose()
     }
 
-    /// Up to `limit` of a partner's in the order in which they began, all or those in one state, after the one that
-    /// began at `after`.
+    /// Up to `limit` of a partner's in the order in which they began, after the one that began at `after`.
     pub async fn onboardings(
         &self,
         partner: &ClientId,
-        state: Option<OnboardingState>,
+        which: Which,
         after: Option<(Timestamp, OnboardingId)>,
         limit: i64,
     ) -> Result<Vec<Onboarding>> {
@@ -88,9 +96,10 @@ impl Store {
                 )
             };
         }
-        let (sql, state) = match state {
-            None => (page_of!("$2 = ''"), ""),
-            Some(state) => (page_of!("o.state = $2"), state.as_str()),
+        let (sql, state) = match which {
+            Which::All => (page_of!("$2 = ''"), ""),
+            Which::Waiting => (page_of!("o.state <> $2"), OnboardingState::FirstAuth.as_str()),
+            Which::In(state) => (page_of!("o.state = $2"), state.as_str()),
         };
         let (at, id) = after.map_or((i64::MIN, String::new()), |(at, id)| (at.millis(), id.as_str().to_owned()));
         let statement = || {
@@ -201,11 +210,12 @@ pub(super) async fn first_auth(conn: &mut Conn, users: &[(UserId, Timestamp)]) -
     Ok(partners)
 }
 
-/// The welcome mail has left. Whoever has used their account by now stays where they are.
+/// The welcome mail has left, also where another process had given it up. Whoever has used their account by now stays
+/// where they are.
 pub(super) async fn mail_sent(conn: &mut Conn, id: &str, now: Timestamp) -> Result<()> {
     sqlx::query(
         "UPDATE onboardings SET state = 'mail_sent', reason = NULL, updated_at = $2
-         WHERE id = $1 AND state = 'mail_queued'",
+         WHERE id = $1 AND (state = 'mail_queued' OR (state = 'failed' AND user_id IS NOT NULL))",
     )
     .bind(id)
     .bind(now.millis())
@@ -225,5 +235,19 @@ pub(super) async fn mail_failed(conn: &mut Conn, id: &str, reason: &'static str,
     .bind(now.millis())
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// Takes back the letters to somebody that have not left; those that have count on for their address. Locks in the
+/// order of everything else: the way in before its letters.
+pub(super) async fn drop_mail_of(conn: &mut Conn, user_id: &UserId) -> Result<()> {
+    for sql in [
+        "UPDATE users SET realm = realm WHERE id = $1",
+        "UPDATE onboardings SET id = id WHERE user_id = $1",
+        "DELETE FROM outbox WHERE state IN ('pending', 'dead')
+             AND onboarding_id IN (SELECT id FROM onboardings WHERE user_id = $1)",
+    ] {
+        sqlx::query(sql).bind(user_id.as_str()).execute(&mut *conn).await?;
+    }
     Ok(())
 }

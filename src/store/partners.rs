@@ -66,6 +66,8 @@ pub enum Registered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     Yes,
+    /// It was so before.
+    Same,
     /// There is no such person of this partner's.
     NotThere,
     EmailTaken,
@@ -202,10 +204,9 @@ async fn change(
     now: Timestamp,
 ) -> Result<Changed> {
     // Locked first, so that of two changes neither undoes what the other did.
-    let held = sqlx::query("UPDATE users SET updated_at = $3 WHERE id = $1 AND realm = $2")
+    let held = sqlx::query("UPDATE users SET realm = realm WHERE id = $1 AND realm = $2")
         .bind(id.as_str())
         .bind(realm)
-        .bind(now.millis())
         .execute(&mut *conn)
         .await?;
     if held.rows_affected() == 0 {
@@ -213,15 +214,20 @@ async fn change(
     }
     let sql = concat!("SELECT ", user_columns!(), " FROM users u WHERE u.id = $1");
     let user = read(&sqlx::query(sql).bind(id.as_str()).fetch_one(&mut *conn).await?)?;
-    let mut claims = user.claims;
+    let mut claims = user.claims.clone();
     set(&mut claims, "name", changes.name);
     set(&mut claims, "locale", changes.locale);
-    sqlx::query("UPDATE users SET claims = $2 WHERE id = $1")
+    let email = changes.email.filter(|email| user.email.as_ref() != Some(email));
+    if claims == user.claims && email.is_none() {
+        return Ok(Changed::Same);
+    }
+    sqlx::query("UPDATE users SET claims = $2, updated_at = $3 WHERE id = $1")
         .bind(id.as_str())
         .bind(to_json("user", &claims)?)
+        .bind(now.millis())
         .execute(&mut *conn)
         .await?;
-    if let Some(email) = changes.email.filter(|email| user.email.as_ref() != Some(email)) {
+    if let Some(email) = email {
         change_email(conn, realm, id, &email).await?;
     }
     events::insert(conn, event).await?;
@@ -241,13 +247,15 @@ fn set(claims: &mut serde_json::Map<String, serde_json::Value>, name: &str, chan
 }
 
 async fn change_email(conn: &mut Conn, realm: &str, id: &UserId, email: &str) -> Result<()> {
-    sqlx::query("DELETE FROM identifiers WHERE user_id = $1 AND kind = 'email'")
-        .bind(id.as_str())
-        .execute(&mut *conn)
-        .await?;
+    // The new one before the old one is let go: two people who swap theirs are refused, and do not wait for each other.
     if !users::take_name(conn, realm, "email", email, id).await? {
         return Err(StoreError::Refused(users::EMAIL_TAKEN));
     }
+    sqlx::query("DELETE FROM identifiers WHERE user_id = $1 AND kind = 'email' AND value <> $2")
+        .bind(id.as_str())
+        .bind(email)
+        .execute(&mut *conn)
+        .await?;
     sqlx::query("UPDATE users SET email = $2, email_verified = 0 WHERE id = $1")
         .bind(id.as_str())
         .bind(email)
@@ -255,7 +263,7 @@ async fn change_email(conn: &mut Conn, realm: &str, id: &UserId, email: &str) ->
         .await?;
     // A letter that has not left yet goes to where they are now.
     sqlx::query(
-        "UPDATE outbox SET recipient = $2 WHERE state = 'pending'
+        "UPDATE outbox SET recipient = $2 WHERE state <> 'sent'
              AND onboarding_id IN (SELECT id FROM onboardings WHERE user_id = $1)",
     )
     .bind(id.as_str())

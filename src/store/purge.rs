@@ -7,7 +7,7 @@ use crate::protocol::time::Timestamp;
 const BATCH: i64 = 200;
 
 /// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
-const STATEMENTS: [&str; 13] = [
+const STATEMENTS: [&str; 14] = [
     "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
@@ -20,6 +20,9 @@ const STATEMENTS: [&str; 13] = [
     "DELETE FROM idempotency WHERE (partner_id, key_hash) IN (
          SELECT partner_id, key_hash FROM idempotency WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM links WHERE token_hash IN (SELECT token_hash FROM links WHERE expires_at <= $1 LIMIT $2)",
+    // Whoever could not be made, and was not tried again for 90 days.
+    "DELETE FROM onboardings WHERE id IN (
+         SELECT id FROM onboardings WHERE user_id IS NULL AND updated_at <= $1 - 7776000000 LIMIT $2)",
     // What became of an import can be asked for 7 days; its lines leave first, for there may be many.
     "DELETE FROM import_lines WHERE (import_id, line) IN (
          SELECT l.import_id, l.line FROM imports i JOIN import_lines l ON l.import_id = i.id

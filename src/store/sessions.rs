@@ -13,10 +13,11 @@ use crate::protocol::api_key::{KeySession, MAX_OPENED_BY_KEY, Origin};
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{ApiKeyId, ClientId, SessionId, UserId};
 use crate::protocol::interaction::{Consent, Session};
-use crate::protocol::partner::MAX_HANDED_OVER;
+use crate::protocol::partner::{MAX_HANDED_OVER, OnboardingState};
 use crate::protocol::scope::ScopeSet;
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
+use crate::telemetry::metrics;
 
 /// A session to begin, or to go on under a new secret.
 #[derive(Clone, Debug)]
@@ -187,6 +188,7 @@ impl Store {
     pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<bool> {
         let began = self.db.write(move |conn| {
             Box::pin(async move {
+                let mut began = Vec::new();
                 let stands = match &new.proof {
                     Proof::Password(hash) => users::hold_password(conn, &new.user_id, hash).await?,
                     Proof::ApiKey(kid, _) => {
@@ -198,7 +200,7 @@ impl Store {
                     }
                 };
                 if !stands {
-                    return Ok(false);
+                    return Ok((false, began));
                 }
                 if let Some(old) = replaced.filter(|old| *old != new.id) {
                     end(conn, &old, now).await?;
@@ -206,18 +208,22 @@ impl Store {
                 upsert(conn, &new, now).await?;
                 match &new.proof {
                     Proof::Password(_) => {}
-                    Proof::ApiKey(kid, _) => end_oldest_of_key(conn, kid).await?,
+                    Proof::ApiKey(kid, _) => end_oldest_of_key(conn, kid, now).await?,
                     Proof::HandOff(..) => {
-                        end_oldest_handed_over(conn, &new.user_id).await?;
-                        onboardings::first_auth(conn, &[(new.user_id.clone(), now)]).await?;
+                        end_oldest_handed_over(conn, &new.user_id, now).await?;
+                        began = onboardings::first_auth(conn, &[(new.user_id.clone(), now)]).await?;
                     }
                 }
-                Ok(true)
+                Ok((true, began))
             })
         });
         let began = began.await;
         self.standings.forget();
-        began
+        let (began, partners) = began?;
+        for partner in partners {
+            metrics::onboarding(partner.as_str(), OnboardingState::FirstAuth.as_str());
+        }
+        Ok(began)
     }
 
     /// Notes that a session was used, at most as often as the caller asks.
@@ -334,28 +340,27 @@ pub(super) async fn end_all_of_key(conn: &mut Conn, kid: &ApiKeyId) -> Result<()
     Ok(())
 }
 
-async fn end_oldest_of_key(conn: &mut Conn, kid: &ApiKeyId) -> Result<()> {
-    sqlx::query(
-        "DELETE FROM sessions WHERE id IN (
-             SELECT id FROM sessions WHERE api_key_id = $1 ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)",
-    )
-    .bind(kid.as_str())
-    .bind(MAX_OPENED_BY_KEY)
-    .execute(conn)
-    .await?;
-    Ok(())
+async fn end_oldest_of_key(conn: &mut Conn, kid: &ApiKeyId, now: Timestamp) -> Result<()> {
+    let oldest =
+        sqlx::query("SELECT id FROM sessions WHERE api_key_id = $1 ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2");
+    let rows = oldest.bind(kid.as_str()).bind(MAX_OPENED_BY_KEY).fetch_all(&mut *conn).await?;
+    end_each(conn, &rows, now).await
 }
 
-async fn end_oldest_handed_over(conn: &mut Conn, id: &UserId) -> Result<()> {
-    sqlx::query(
-        "DELETE FROM sessions WHERE id IN (
-             SELECT id FROM sessions WHERE user_id = $1 AND api_key_id IS NULL AND reach IS NOT NULL
-             ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)",
-    )
-    .bind(id.as_str())
-    .bind(MAX_HANDED_OVER)
-    .execute(conn)
-    .await?;
+async fn end_oldest_handed_over(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<()> {
+    let oldest = sqlx::query(
+        "SELECT id FROM sessions WHERE user_id = $1 AND api_key_id IS NULL AND reach IS NOT NULL
+         ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2",
+    );
+    let rows = oldest.bind(id.as_str()).bind(MAX_HANDED_OVER).fetch_all(&mut *conn).await?;
+    end_each(conn, &rows, now).await
+}
+
+/// As sign-outs would.
+async fn end_each(conn: &mut Conn, rows: &[AnyRow], now: Timestamp) -> Result<()> {
+    for row in rows {
+        end(conn, &SessionId::new(column::<String>(row, "id")?), now).await?;
+    }
     Ok(())
 }
 

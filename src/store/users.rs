@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use sqlx::any::AnyRow;
 
 use super::db::Conn;
-use super::{Result, Store, StoreError, column, from_json, to_json};
+use super::{Result, Store, StoreError, column, from_json, onboardings, to_json};
 use crate::crypto::secret::Secret;
 use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::time::Timestamp;
@@ -14,6 +14,8 @@ use crate::protocol::user::{LoginName, User};
 pub const REALM_DIRECT: &str = "direct";
 /// What stands before a partner's id in the name of its realm.
 const PARTNER_PREFIX: &str = "partner:";
+/// `disabled_by` of whom their partner switched off.
+const BY_PARTNER: &str = "partner";
 
 /// The realm of a partner's people. No partner can be called so that it is ours.
 pub(super) fn realm_of(partner: &ClientId) -> String {
@@ -231,21 +233,48 @@ impl Store {
 
     /// Disables (`Some`) or enables a person. Disabling ends their sessions and grants.
     pub async fn set_user_disabled(&self, id: UserId, disabled_at: Option<Timestamp>, now: Timestamp) -> Result<bool> {
-        self.change(move |conn| {
-            Box::pin(async move {
-                let done = sqlx::query("UPDATE users SET disabled_at = $2, updated_at = $3 WHERE id = $1")
+        self.set_disabled(id, disabled_at, None, now).await
+    }
+
+    /// The same by the partner whose person it is. `false` where an operator has done so before, which stays.
+    pub async fn set_user_disabled_by_partner(
+        &self,
+        id: UserId,
+        disabled_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.set_disabled(id, disabled_at, Some(BY_PARTNER), now).await
+    }
+
+    async fn set_disabled(
+        &self,
+        id: UserId,
+        disabled_at: Option<Timestamp>,
+        by: Option<&'static str>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.change_if(
+            |done| *done,
+            move |conn| {
+                Box::pin(async move {
+                    let done = sqlx::query(
+                        "UPDATE users SET disabled_at = $2, disabled_by = $3, updated_at = $4
+                     WHERE id = $1 AND ($3 IS NULL OR disabled_at IS NULL OR disabled_by = $3)",
+                    )
                     .bind(id.as_str())
                     .bind(disabled_at.map(Timestamp::millis))
+                    .bind(by)
                     .bind(now.millis())
                     .execute(&mut *conn)
                     .await?;
-                if disabled_at.is_some() {
-                    super::sessions::end_all_of_user(conn, &id).await?;
-                    super::grants::revoke_all_of_user(conn, &id, "user_disabled", now).await?;
-                }
-                Ok(done.rows_affected() > 0)
-            })
-        })
+                    if done.rows_affected() > 0 && disabled_at.is_some() {
+                        super::sessions::end_all_of_user(conn, &id).await?;
+                        super::grants::revoke_all_of_user(conn, &id, "user_disabled", now).await?;
+                    }
+                    Ok(done.rows_affected() > 0)
+                })
+            },
+        )
         .await
     }
 
@@ -278,10 +307,12 @@ impl Store {
         .await
     }
 
-    /// Forgets a person with everything that is theirs; the `sub` stays taken.
+    /// Forgets a person with everything that is theirs; the `sub` stays taken, and what was mailed still counts for the
+    /// address it went to.
     pub async fn delete_user(&self, id: UserId) -> Result<bool> {
         self.change(move |conn| {
             Box::pin(async move {
+                onboardings::drop_mail_of(conn, &id).await?;
                 let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str()).execute(conn).await?;
                 Ok(done.rows_affected() > 0)
             })

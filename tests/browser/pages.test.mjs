@@ -15,6 +15,8 @@ const DESK = { width: 1280, height: 800 };
 /** WCAG 2.2, 1.4.10 Reflow. */
 const NARROWEST = { width: 320, height: 640 };
 
+const PARTNER = { client_id: 'acme', client_secret: 'the secret of acme' };
+
 const stage = new Stage();
 let browser, provider, planner, verbose;
 
@@ -31,6 +33,7 @@ before(async () => {
       client_name: 'Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetzverwaltung',
       scope: 'openid profile email phone address offline_access quiz.read',
     }),
+    { ...PARTNER, client_name: 'Acme Learning <b>', grant_types: ['client_credentials'], scope: 'partner.users', partner: true },
   ];
   provider = await stage.provider({
     users: [ALICE, { ...BOB, name: undefined, email: `bob.${'very-long-name.'.repeat(4)}baker@subdomain.of.a.rather.long.example.com` }],
@@ -101,7 +104,36 @@ const focused = page => page.evaluate(() => document.activeElement?.id);
 
 // ------------------------------------------------------------------------------------------------------------ tests
 
+/** What a partner's backend is answered. */
+async function asPartner(path, body) {
+  const basic = `Basic ${Buffer.from(`${PARTNER.client_id}:${PARTNER.client_secret}`).toString('base64')}`;
+  const form = new URLSearchParams({ grant_type: 'client_credentials' });
+  const tokens = await (await fetch(provider.url('/token'), { method: 'POST', body: form, headers: { authorization: basic } })).json();
+  const headers = { authorization: `Bearer ${tokens.access_token}`, ...(body && { 'content-type': 'application/json' }) };
+  const answer = await fetch(provider.url(`/v1/partner${path}`), { method: 'POST', headers, body: body && JSON.stringify(body) });
+  assert.equal(answer.status, 201, await answer.clone().text());
+  return answer.json();
+}
+
 describe('the pages', { timeout: 180_000 }, () => {
+  test('a hand-off: who is about to be signed in, and a click that does it', async () => {
+    const person = { external_id: '42', email: 'ada@example.com', name: 'Ada Lovelace', welcome_email: 'suppress' };
+    const { user } = await asPartner('/users', person);
+    const { url } = await asPartner(`/users/${user.id}/browser-handoff`);
+    await browse(browser, {}, async page => {
+      await page.goto(url);
+      await inspect(page, 'handoff');
+      const text = await textOf(page);
+      assert.ok(text.includes('Acme Learning <b>') && text.includes('Ada Lovelace') && text.includes('Northwind ID'), text);
+      await page.click('#handoff-continue');
+      await page.waitForURL(provider.url('/login'));
+      assert.ok((await textOf(page)).includes('Ada Lovelace'));
+      // The way back shows a link that is over, and says so.
+      await page.goto(url);
+      await inspect(page, 'handoff-over');
+    });
+  });
+
   test('control: the inspection finds what it looks for', async () => {
     await browse(browser, {}, async page => {
       await page.goto(provider.url('/login'));

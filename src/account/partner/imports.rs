@@ -18,6 +18,9 @@ use crate::store::{Result, StoreError};
 
 /// How long an import is ours without a word: another process goes on with it afterwards.
 const LEASE: Span = Span::from_secs(30);
+/// How often an import looks whether its partner is back, and for how long.
+const REST: Span = Span::minutes(1);
+const GIVE_UP: Span = Span::days(1);
 /// Lines that are read at a time, and how many of them are at work together.
 const BATCH: i64 = 64;
 const TOGETHER: usize = 16;
@@ -45,8 +48,7 @@ pub async fn work(app: &App, stopping: impl Fn() -> bool) -> Result<bool> {
     let Some(import) = app.store.claim_import(LEASE, app.now()).await? else { return Ok(false) };
     loop {
         let Some(client) = live::partner_client(app, &import.partner).await? else {
-            end(app, &import, ImportState::Failed, Some("partner_disabled")).await?;
-            return Ok(true);
+            return wait_for_partner(app, &import).await.map(|()| true);
         };
         let name = client.client.display_name().to_owned();
         let partner = Partner { id: import.partner.clone(), name, address: None };
@@ -67,9 +69,18 @@ pub async fn work(app: &App, stopping: impl Fn() -> bool) -> Result<bool> {
     }
 }
 
+/// A partner that is switched off for a while finds its import where it was; one that stays so finds it given up.
+async fn wait_for_partner(app: &App, import: &Import) -> Result<()> {
+    let now = app.now();
+    if now - import.created_at > GIVE_UP {
+        return end(app, import, ImportState::Failed, Some("partner_disabled")).await;
+    }
+    app.store.put_off_import(import.id.clone(), now + REST).await
+}
+
 async fn end(app: &App, import: &Import, state: ImportState, reason: Option<&'static str>) -> Result<()> {
     tracing::info!(import = import.id.as_str(), partner = import.partner.as_str(), state = state.as_str(), "import");
-    app.store.release_import(import.id.clone(), state, reason, app.now()).await
+    app.store.release_import(import.clone(), state, reason, app.now()).await
 }
 
 /// The lines up to the first that shares a name with one before it: of two the earlier counts.

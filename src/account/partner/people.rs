@@ -2,6 +2,7 @@
 
 use super::Partner;
 use crate::account::api_keys::{self, MintError, Minted};
+use crate::account::audit;
 use crate::app::App;
 use crate::protocol::api_key::{ApiKeyRecord, Owner, Wish};
 use crate::protocol::ids::{ApiKeyId, UserId};
@@ -17,18 +18,29 @@ pub async fn change(app: &App, partner: &Partner, id: &UserId, changes: Changes)
     app.store.change_partner_user(&partner.id, id.clone(), changes, event, app.now()).await
 }
 
-/// Switches somebody's account off or on; whoever is so already stays it. Returns them as they are then, `None` where
-/// there is nobody.
-pub async fn set_enabled(app: &App, partner: &Partner, id: &UserId, enabled: bool) -> Result<Option<PartnerUser>> {
-    let Some(person) = app.store.partner_user(&partner.id, id).await? else { return Ok(None) };
+/// What switching an account came to.
+pub enum Switched {
+    /// As they are now.
+    Done(Box<PartnerUser>),
+    NotThere,
+    /// An operator has switched it off.
+    ByOperator,
+}
+
+/// Switches somebody's account off or on; whoever is so already stays it.
+pub async fn set_enabled(app: &App, partner: &Partner, id: &UserId, enabled: bool) -> Result<Switched> {
+    let Some(person) = app.store.partner_user(&partner.id, id).await? else { return Ok(Switched::NotThere) };
     if person.user.is_active() == enabled {
-        return Ok(Some(person));
+        return Ok(Switched::Done(Box::new(person)));
     }
     let now = app.now();
-    app.store.set_user_disabled(id.clone(), (!enabled).then_some(now), now).await?;
+    if !app.store.set_user_disabled_by_partner(id.clone(), (!enabled).then_some(now), now).await? {
+        return Ok(Switched::ByOperator);
+    }
     let kind = if enabled { EventKind::UserEnabled } else { EventKind::UserDisabled };
-    app.store.record_event(partner.event(app, kind, id, &[])).await?;
-    app.store.partner_user(&partner.id, id).await
+    audit::record_or_log(app, partner.event(app, kind, id, &[])).await;
+    let person = app.store.partner_user(&partner.id, id).await?;
+    Ok(person.map_or(Switched::NotThere, |person| Switched::Done(Box::new(person))))
 }
 
 /// Forgets somebody with everything that is theirs; `false` where there is nobody.
@@ -36,7 +48,7 @@ pub async fn delete(app: &App, partner: &Partner, id: &UserId) -> Result<bool> {
     if app.store.partner_user(&partner.id, id).await?.is_none() || !app.store.delete_user(id.clone()).await? {
         return Ok(false);
     }
-    app.store.record_event(partner.event(app, EventKind::UserDeleted, id, &[])).await?;
+    audit::record_or_log(app, partner.event(app, EventKind::UserDeleted, id, &[])).await;
     Ok(true)
 }
 

@@ -32,12 +32,13 @@ use crate::store::api_keys::ListedApiKey;
 const FRESH: Span = Span::minutes(5);
 
 /// A key to make.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    /// What it is for.
+    /// What it is for. Only a registration may leave it out.
+    #[serde(default)]
     #[schema(example = "laptop", min_length = 1, max_length = 100)]
-    name: String,
+    name: Option<String>,
     /// What it may do; without it, `openid profile email roles groups offline_access`.
     #[serde(default)]
     scopes: Option<Vec<String>>,
@@ -57,12 +58,15 @@ pub struct NewKey {
 }
 
 impl NewKey {
-    pub fn wish(self) -> Result<Wish, Problem> {
+    /// What is asked for; `name` is what a key without one is called, where it may have none.
+    pub fn wish(self, name: Option<&str>) -> Result<Wish, Problem> {
+        let name = self.name.or_else(|| name.map(str::to_owned));
+        let name = name.ok_or_else(|| Problem::invalid_request("missing field `name`"))?;
         let scopes = self.scopes.map(|scopes| scopes.join(" ").parse::<ScopeSet>()).transpose();
         let scopes = scopes
             .map_err(|malformed| Problem::new(StatusCode::BAD_REQUEST, "invalid_scope", malformed.to_string()))?;
         Ok(Wish {
-            name: self.name,
+            name,
             scopes,
             audiences: self.audiences,
             allowed_cidrs: self.allowed_cidrs,
@@ -238,7 +242,7 @@ pub async fn create(
     Json(body): Json<NewKey>,
 ) -> Result<Response, Problem> {
     let user = recently_signed_in(&web, &headers).await?;
-    let minted = api_keys::mint_for_user(&web.app, &user, body.wish()?, None, address.0).await?;
+    let minted = api_keys::mint_for_user(&web.app, &user, body.wish(None)?, None, address.0).await?;
     Ok(respond::json(StatusCode::CREATED, &MintedAnswer::of(&minted)))
 }
 

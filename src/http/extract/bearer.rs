@@ -25,17 +25,17 @@ use crate::store::api_keys::StoredApiKey;
 /// The credential of the `Authorization` header (RFC 6750 §2.1).
 ///
 /// # Errors
-/// `Missing` where there is none of the scheme `Bearer`; `invalid_request` where there are two.
+/// `Missing` where there is none of the scheme `Bearer`; `invalid_request` where there are two. What is of the scheme and
+/// no token is a bad one.
 pub fn of_header(headers: &HeaderMap) -> std::result::Result<String, BearerError> {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
-    let header = lines.next().map(|line| line.to_str().unwrap_or_default()).ok_or(BearerError::Missing)?;
+    let header = lines.next().ok_or(BearerError::Missing)?;
     if lines.next().is_some() {
         return Err(Error::invalid_request("more than one access token").into());
     }
-    match header.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim().to_owned()),
-        _ => Err(BearerError::Missing),
-    }
+    let header = String::from_utf8_lossy(header.as_bytes());
+    let (scheme, token) = header.split_once([' ', '\t']).unwrap_or((header.as_ref(), ""));
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim().to_owned()) } else { Err(BearerError::Missing) }
 }
 
 /// What a bad credential is told, whatever is wrong with it.

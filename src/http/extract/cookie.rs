@@ -43,6 +43,14 @@ impl Cookie {
         }
     }
 
+    /// All values: one that proves itself is told from those that others have set.
+    pub fn read_all(self, headers: &HeaderMap, secure: bool) -> Vec<String> {
+        let name = self.wire_name(secure);
+        let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.filter(|(own, _)| *own == name).map(|(_, value)| value.to_owned()).collect()
+    }
+
     /// `Set-Cookie`. Without `max_age` it ends with the browser. Values are base64url and need no quoting.
     pub fn set(self, value: &str, max_age: Option<Span>, secure: bool) -> Option<HeaderValue> {
         self.write(value, "", max_age, secure)

@@ -1,5 +1,6 @@
 //! The session of this browser.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -88,9 +89,13 @@ pub async fn at_gateway(web: &Web, headers: &HeaderMap) -> Result<Shown> {
     let hash = match SESSION.read(headers, web.secure) {
         Some(secret) => Some(sha256(secret.as_bytes())),
         None => {
-            let shared = app.config.gateway_cookie_domain.as_ref().and_then(|_| GATEWAY.read(headers, web.secure));
-            let Some(cookie) = shared else { return Ok(Shown::Nothing) };
-            gateway_cookie::open(&app.keys.server.gateway, &cookie)
+            let shared = app.config.gateway_cookie_domain.as_ref().map(|_| GATEWAY.read_all(headers, web.secure));
+            let Some(cookies) = shared.filter(|cookies| !cookies.is_empty()) else { return Ok(Shown::Nothing) };
+            // Other hosts of the domain can set it too, and one for a domain of before lives on beside it: what counts
+            // is what we gave, as long as that is one.
+            let opened = cookies.iter().filter_map(|cookie| gateway_cookie::open(&app.keys.server.gateway, cookie));
+            let opened: HashSet<[u8; 32]> = opened.collect();
+            opened.iter().next().copied().filter(|_| opened.len() == 1)
         }
     };
     let Some(hash) = hash else { return Ok(Shown::Dead) };

@@ -45,7 +45,7 @@ pub async fn create(
     if !person.user.is_active() {
         return Err(Problem::conflict("user_disabled", "the account is switched off; enable it first"));
     }
-    let minted = people::mint(&web.app, &partner, &person, body.wish()?).await?;
+    let minted = people::mint(&web.app, &partner, &person, body.wish(None)?).await?;
     Ok(respond::json(StatusCode::CREATED, &MintedAnswer::of(&minted)))
 }
 

@@ -16,7 +16,7 @@ use crate::http::problem::Problem;
 use crate::http::{Shared, respond};
 use crate::protocol::ids::OnboardingId;
 use crate::protocol::partner::OnboardingState;
-use crate::store::onboardings::Onboarding;
+use crate::store::onboardings::{Onboarding, Which};
 
 /// Somebody's way in, as a registration names it.
 #[derive(Serialize, ToSchema)]
@@ -66,17 +66,20 @@ pub struct OnboardingAnswer {
     onboarding: OnboardingView,
 }
 
+/// Every state but the last: who never got going.
+const WAITING: &str = "waiting";
+
 /// Which of them.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // Read from the query by `list`.
-pub struct Which {
-    /// Those in this state.
+pub struct Filter {
+    /// Those in this state; `waiting`: all who have not used their account.
     state: Option<String>,
 }
 
 /// How far your people got, in the order in which they began.
-#[utoipa::path(get, path = "/v1/partner/onboarding", tag = "partner", params(Which, Page), security(("bearer" = [])),
+#[utoipa::path(get, path = "/v1/partner/onboarding", tag = "partner", params(Filter, Page), security(("bearer" = [])),
     responses((status = 200, body = List<OnboardingView>), Problems))]
 pub async fn list(
     State(web): State<Shared>,
@@ -84,13 +87,16 @@ pub async fn list(
     ApiQuery(query): ApiQuery,
 ) -> Result<Response, Problem> {
     let page = Asked::of(&query)?;
-    let unknown = |()| {
-        let states: Vec<&str> = OnboardingState::ALL.iter().map(|state| state.as_str()).collect();
-        Problem::invalid_request(format!("state is one of {}", states.join(", ")))
+    let which = match query.get("state") {
+        None => Which::All,
+        Some(WAITING) => Which::Waiting,
+        Some(state) => Which::In(state.parse().map_err(|()| {
+            let states: Vec<&str> = OnboardingState::ALL.iter().map(|state| state.as_str()).collect();
+            Problem::invalid_request(format!("state is {WAITING} or one of {}", states.join(", ")))
+        })?),
     };
-    let state = query.get("state").map(str::parse::<OnboardingState>).transpose().map_err(unknown)?;
     let after = page.moment()?.map(|(at, id)| (at, OnboardingId::new(id)));
-    let found = web.app.store.onboardings(&partner.id, state, after, page.to_read()).await?;
+    let found = web.app.store.onboardings(&partner.id, which, after, page.to_read()).await?;
     let cursor = |last: &Onboarding| moment_cursor(last.created_at, last.id.as_str());
     Ok(respond::json(StatusCode::OK, &page.list(found, cursor, OnboardingView::of)))
 }

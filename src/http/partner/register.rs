@@ -26,14 +26,14 @@ const KEY_NAME: &str = "default";
 /// Where the key to ask again with stands.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WelcomeEmail {
     Send,
     Suppress,
 }
 
-#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExisting {
     /// Answer 200 with who is there, without a key.
@@ -43,7 +43,7 @@ pub enum OnExisting {
 }
 
 /// Somebody to register.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// Your own id for them.
@@ -125,11 +125,15 @@ pub async fn register(
     Json(body): Json<NewUser>,
 ) -> Result<Response, Problem> {
     let app = &web.app;
-    let request = serde_json::to_vec(&body).map_err(Fault::new)?;
-    let key = idempotency_key(&headers)?;
-    let idempotent = key.map(|key| Idempotent::new(app, &partner, key, &request));
+    let idempotency_key = idempotency_key(&headers)?;
     let (registration, key) = body.read()?;
-    let key = key.map_or_else(|| Ok(Wish { name: KEY_NAME.to_owned(), ..Wish::default() }), NewKey::wish)?;
+    let key = match key {
+        Some(key) => key.wish(Some(KEY_NAME))?,
+        None => Wish { name: KEY_NAME.to_owned(), ..Wish::default() },
+    };
+    // By what it means: with whatever was left out, and in one spelling.
+    let request = serde_json::to_vec(&(&registration, &key)).map_err(Fault::new)?;
+    let idempotent = idempotency_key.map(|key| Idempotent::new(app, &partner, key, &request));
     let external_id = registration.external_id.clone();
     let render = |fresh: &Fresh| serde_json::to_vec(&RegistrationAnswer::of(fresh)).unwrap_or_default();
     let request = Request {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Caller, no_such_user};
-use crate::account::partner::people;
+use crate::account::partner::Partner;
+use crate::account::partner::people::{self, Switched};
 use crate::http::api::openapi::Problems;
 use crate::http::api::paging::{Asked, List, Page, moment_cursor};
 use crate::http::extract::json::Json;
@@ -149,7 +150,7 @@ pub async fn change(
     let changes = Changes { name: body.name, locale: body.locale, email }.checked()?;
     let id = UserId::new(id);
     match people::change(&web.app, &partner, &id, changes).await? {
-        Changed::Yes => answer(web.app.store.partner_user(&partner.id, &id).await?),
+        Changed::Yes | Changed::Same => answer(web.app.store.partner_user(&partner.id, &id).await?),
         Changed::NotThere => Err(no_such_user()),
         Changed::EmailTaken => Err(Problem::conflict(EMAIL_IN_USE, "somebody else of your people has this address")),
     }
@@ -165,10 +166,10 @@ pub async fn disable(
     Caller(partner): Caller,
     PathId(id): PathId,
 ) -> Result<Response, Problem> {
-    answer(people::set_enabled(&web.app, &partner, &UserId::new(id), false).await?)
+    switch(&web, &partner, id, false).await
 }
 
-/// Switch somebody's account on again.
+/// Switch somebody's account on again; 409 `disabled_by_operator` where ours switched it off.
 #[utoipa::path(post, path = "/v1/partner/users/{id}/enable", tag = "partner", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user's `id`.")),
     responses((status = 200, body = UserAnswer), Problems))]
@@ -177,7 +178,18 @@ pub async fn enable(
     Caller(partner): Caller,
     PathId(id): PathId,
 ) -> Result<Response, Problem> {
-    answer(people::set_enabled(&web.app, &partner, &UserId::new(id), true).await?)
+    switch(&web, &partner, id, true).await
+}
+
+async fn switch(web: &Web, partner: &Partner, id: String, enabled: bool) -> Result<Response, Problem> {
+    match people::set_enabled(&web.app, partner, &UserId::new(id), enabled).await? {
+        Switched::Done(person) => answer(Some(*person)),
+        Switched::NotThere => Err(no_such_user()),
+        Switched::ByOperator => Err(Problem::conflict(
+            "disabled_by_operator",
+            "the account was switched off by an operator of this provider",
+        )),
+    }
 }
 
 /// Forget somebody with everything that is theirs. Their `external_id` and address are free again, their `id` is not.

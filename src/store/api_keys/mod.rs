@@ -91,12 +91,13 @@ impl Store {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<KeyRotation> {
-        self.change(move |conn| Box::pin(async move { rotate(conn, &old, &new, until, now).await })).await
+        let rotated = |outcome: &KeyRotation| *outcome == KeyRotation::Rotated;
+        self.change_if(rotated, move |conn| Box::pin(async move { rotate(conn, &old, &new, until, now).await })).await
     }
 
     /// Ends a key with all that was made from it. `false` where it had ended by hand before, or is not there.
     pub async fn revoke_api_key(&self, kid: ApiKeyId, reason: &'static str, now: Timestamp) -> Result<bool> {
-        self.change(move |conn| Box::pin(async move { revoke(conn, &kid, reason, now).await })).await
+        self.change_if(|ended| *ended, move |conn| Box::pin(async move { revoke(conn, &kid, reason, now).await })).await
     }
 }
 

@@ -102,20 +102,22 @@ impl Store {
     ) -> Result<Vec<ListedApiKey>> {
         // A text for each kind of owner, so that its index is used.
         macro_rules! page_of {
-            ($owner:literal) => {
+            ($owner:literal, $of_owner:literal) => {
                 concat!(
                     listed!(),
                     $owner,
                     " AND ($2 = ''
-                         OR (k.created_at, k.kid) < (SELECT a.created_at, a.kid FROM api_keys a WHERE a.kid = $2))
+                         OR (k.created_at, k.kid) < (SELECT a.created_at, a.kid FROM api_keys a WHERE a.kid = $2 AND ",
+                    $of_owner,
+                    "))
                      ORDER BY k.created_at DESC, k.kid DESC LIMIT $3"
                 )
             };
         }
         let (sql, owner) = match owner {
-            None => (page_of!("$1 = ''"), String::new()),
-            Some(Owner::User(id)) => (page_of!("k.user_id = $1"), id.as_str().to_owned()),
-            Some(Owner::Partner(id)) => (page_of!("k.client_id = $1"), id.as_str().to_owned()),
+            None => (page_of!("$1 = ''", "$1 = ''"), String::new()),
+            Some(Owner::User(id)) => (page_of!("k.user_id = $1", "a.user_id = $1"), id.as_str().to_owned()),
+            Some(Owner::Partner(id)) => (page_of!("k.client_id = $1", "a.client_id = $1"), id.as_str().to_owned()),
         };
         let after = after.map_or("", ApiKeyId::as_str).to_owned();
         let statement = || sqlx::query(sql).bind(owner.clone()).bind(after.clone()).bind(limit);

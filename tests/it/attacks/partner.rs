@@ -70,6 +70,14 @@ on_both_databases! {
             assert_eq!(globex.get(&format!("/v1/partner/users{query}")).await.json()["items"], json!([]), "{query}");
         }
         assert_eq!(globex.get("/v1/partner/onboarding").await.json()["items"], json!([]));
+        let own = globex.registered("1", "x@b.c").await;
+        let keys = format!("/v1/partner/users/{}/api-keys", text(&own, "/user/id"));
+        acme.registered("43", "later@b.c").await;
+        let later = acme.get("/v1/partner/users?external_id=43").await.json();
+        let later = acme.get(&format!("/v1/partner/users/{}/api-keys", text(&later, "/items/0/id"))).await.json();
+        let [foreign, unknown] = [text(&later, "/items/0/id"), "AAAAAAAAAAAAAAAA".to_owned()];
+        let foreign = globex.get(&format!("{keys}?cursor={foreign}")).await;
+        assert_eq!(foreign.json(), globex.get(&format!("{keys}?cursor={unknown}")).await.json());
         // The control: the partner itself reaches every one of them.
         let own = acme.get(&format!("/v1/partner/users/{}", text(&victim, "/user/id"))).await;
         assert_eq!((own.status.as_u16(), &own.json()["user"]), (200, &victim["user"]));

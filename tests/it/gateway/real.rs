@@ -105,7 +105,7 @@ http {
 ";
 
 /// Every name that an answer can fill, forged in every way that a visitor can think of.
-const FORGED: [&str; 14] = [
+const FORGED: [&str; 16] = [
     "X-Auth-Status: user",
     "X-Auth-Subject: root",
     "x-AUTH-subject: root",
@@ -120,6 +120,8 @@ const FORGED: [&str; 14] = [
     "X-Auth-Partner: root",
     "X-Auth-External-Id: root",
     "X-Auth-Key-Id: root",
+    "X-Auth-Method: root",
+    "X-Auth-Error: root",
 ];
 
 fn cookie_of(browser: &Browser) -> String {
@@ -192,6 +194,13 @@ on_both_databases! {
             let pairs = [("method", "cookie"), ("scopes", scopes), ("username", "alice")];
             assert_eq!(page.identity(), expected(&pairs), "{path}");
             assert_eq!(page.handed("cookie"), ["theme=dark; lang=nb"], "and so does our cookie");
+            // Nor does an app get it that plants one of its own beside it.
+            let own = at_the_app(&browser).cookies[GATEWAY_COOKIE].clone();
+            for planted in ["x", "t=", ""].map(|head| format!("{head}{GATEWAY_COOKIE}=1; {GATEWAY_COOKIE}={own}")) {
+                let page = house.visit(&line, &[&format!("Cookie: {planted}")]).await;
+                let handed = page.handed("cookie");
+                assert!(handed.iter().all(|cookie| !cookie.contains(&own)), "{planted}: {handed:?}");
+            }
         }
         // The scope, and the resource that a token has to be for.
         assert_eq!(house.visit_with("GET /quiz/", key.expose(), &[]).await.status, 200);

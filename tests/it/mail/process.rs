@@ -56,7 +56,8 @@ async fn a_mail_leaves_within_a_second_or_two_whoever_wrote_it() {
             let asked = Instant::now();
             queue(&store, &format!("ann{n}@school.test")).await;
             server.received(n).await;
-            assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+            // Five times what it takes, for a machine that does much else.
+            assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         }
         all_sent(&store, 3).await;
         let ran = running.terminate().await.ok();
@@ -73,7 +74,7 @@ async fn every_mail_arrives_through_kills(backend: Backend) {
     const MANY: usize = 300;
     let server = MailServer::start().await;
     // What a killed process was at waits as long as this, and a little.
-    let (site, store) = site(backend, &server.config("tls = \"none\"\ntimeout = \"2s\"")).await;
+    let (site, store) = site(backend, &server.config("tls = \"none\"\ntimeout = \"8s\"")).await;
     let mut ids = HashSet::new();
     for n in 0..MANY {
         ids.insert(format!("<{}@127.0.0.1>", queue(&store, &format!("ann{n}@school.test")).await));
@@ -202,7 +203,13 @@ async fn metrics_and_one_line_tell_of_a_server_that_refuses_us() {
         |page: &Page, name: &str| Metrics::parse(&page.body).values.get(&(name.to_owned(), BTreeMap::new())).copied();
     let page = wait_for("the metrics", async || {
         let page = admin.get("/metrics").await;
-        (level(&page, "keyward_outbox_pending") == Some(3.0)).then_some(page)
+        let counted = |outcome: &str| {
+            let labels = BTreeMap::from([("outcome".to_owned(), outcome.to_owned())]);
+            Metrics::parse(&page.body).values.get(&("keyward_mails_total".to_owned(), labels)).copied()
+        };
+        let tried = (counted("deferred"), counted("rejected")) == (Some(3.0), Some(1.0));
+        let levels = (level(&page, "keyward_outbox_pending"), level(&page, "keyward_outbox_dead"));
+        (tried && levels == (Some(3.0), Some(1.0))).then_some(page)
     })
     .await;
     assert_eq!(level(&page, "keyward_outbox_dead"), Some(1.0), "{}", page.body);

@@ -146,12 +146,32 @@ on_both_databases! {
         let path = format!("{IMPORTS}/{id}");
         let (foreign, unknown) = (globex.get(&path).await, globex.get(&format!("{IMPORTS}/nothing")).await);
         assert_eq!((foreign.status.as_u16(), code_of(&foreign)), (404, code_of(&unknown)));
-        // A partner that is switched off in the middle: what is done stays done.
+    }
+
+    /// Whoever is switched off for a while finds their import where it was; whoever stays so finds it given up.
+    async fn an_import_waits_for_a_partner_that_is_switched_off(provider: Provider) {
+        let acme = Platform::of(&provider, "acme").await;
+        let [first, second] = [("1", "a@b.c"), ("2", "b@b.c")].map(|(id, email)| line(id, email));
+        let path = format!("{IMPORTS}/{}", text(&import(&acme, &first).await.json(), "/id"));
         provider.set_client_disabled("acme", true).await;
-        imports::work(&provider.app, || false).await.expect("ended");
+        imports::work(&provider.app, || false).await.expect("put off");
         provider.set_client_disabled("acme", false).await;
+        assert_eq!(acme.get(&path).await.json()["state"], "queued");
+        provider.pass(Span::minutes(1));
+        imports::work(&provider.app, || false).await.expect("done");
+        assert_eq!(acme.get(&path).await.json()["state"], "completed");
+
+        let path = format!("{IMPORTS}/{}", text(&import(&acme, &second).await.json(), "/id"));
+        provider.set_client_disabled("acme", true).await;
+        provider.pass(Span::days(2));
+        imports::work(&provider.app, || false).await.expect("given up");
+        provider.set_client_disabled("acme", false).await;
+        let acme = Platform::of(&provider, "acme").await;
         let ended = acme.get(&path).await.json();
         assert_eq!((&ended["state"], &ended["reason"]), (&json!("failed"), &json!("partner_disabled")));
+        let way = acme.onboarding("2").await;
+        assert_eq!((&way["state"], &way["reason"]), (&json!("failed"), &json!("partner_disabled")));
+        assert_eq!(acme.register("2", "b@b.c").await.status, 201, "they can still be registered");
     }
 
     async fn ten_thousand_lines_are_taken_in_at_once(provider: Provider) {

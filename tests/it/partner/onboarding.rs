@@ -53,9 +53,11 @@ on_both_databases! {
         };
         assert_eq!((waiting("mail_sent").await, waiting("key_issued").await), (vec!["1".to_owned()], vec!["2".to_owned()]));
         assert_eq!(waiting("first_auth").await, [""; 0]);
+        assert_eq!(waiting("waiting").await, ["1", "2"]);
         assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 200);
         provider.app.store.flush_key_uses().await.expect("noted");
         assert_eq!((waiting("mail_sent").await, waiting("first_auth").await), (vec![], vec!["1".to_owned()]));
+        assert_eq!(waiting("waiting").await, ["2"]);
         assert_eq!(code_of(&acme.get(&format!("{ONBOARDING}?state=lost")).await), "invalid_request");
 
         // In pages, in the order in which they began.
@@ -113,6 +115,17 @@ on_both_databases! {
         provider.app.mail.send_due().await.expect("sent");
         let written = letters(&provider);
         assert!(written.len() == 1 && written[0].contains("To: new@b.c"), "{written:?}");
+    }
+
+    /// Whoever is registered and forgotten in turn is no way around what an address may get.
+    async fn forgetting_people_gives_no_more_mail(provider: Provider) {
+        let acme = Platform::of(&provider, "acme").await;
+        for n in 0..8 {
+            let made = acme.registered(&format!("x{n}"), "victim@b.c").await;
+            provider.app.mail.send_due().await.expect("sent");
+            acme.call("DELETE", &format!("/v1/partner/users/{}", text(&made, "/user/id")), Value::Null).await;
+        }
+        assert_eq!(letters(&provider).len(), 5, "in a day");
     }
 
     async fn a_registration_that_failed_is_known_and_tried_again(provider: Provider) {

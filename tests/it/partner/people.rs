@@ -2,7 +2,7 @@
 
 use keyward::account::api_keys::mint_for_partner;
 use keyward::protocol::api_key::Wish;
-use keyward::protocol::ids::ClientId;
+use keyward::protocol::ids::{ClientId, UserId};
 use serde_json::{Value, json};
 
 use super::{Platform, text};
@@ -98,6 +98,15 @@ on_both_databases! {
         let on = acme.call("POST", &format!("{path}/enable"), Value::Null).await;
         assert_eq!(on.json()["user"]["status"], "active");
         assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 200);
+
+        // What an operator switched off, a partner does not switch on.
+        let (store, id) = (&provider.app.store, UserId::new(text(&made, "/user/id")));
+        let now = provider.app.now();
+        store.set_user_disabled(id.clone(), Some(now), now).await.expect("disabled");
+        let refused = acme.call("POST", &format!("{path}/enable"), Value::Null).await;
+        assert_eq!((refused.status.as_u16(), code_of(&refused).as_str()), (409, "disabled_by_operator"));
+        assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 401);
+        store.set_user_disabled(id, None, now).await.expect("enabled");
 
         assert_eq!(acme.call("DELETE", &path, Value::Null).await.status, 204);
         assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 401);
