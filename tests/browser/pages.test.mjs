@@ -123,11 +123,11 @@ describe('the pages', { timeout: 180_000 }, () => {
     await browse(browser, {}, async page => {
       await page.goto(url);
       await inspect(page, 'handoff');
-      const text = await textOf(page);
+      const text = await textOf(page, 'body');
       assert.ok(text.includes('Acme Learning <b>') && text.includes('Ada Lovelace') && text.includes('Northwind ID'), text);
       await page.click('#handoff-continue');
       await page.waitForURL(provider.url('/login'));
-      assert.ok((await textOf(page)).includes('Ada Lovelace'));
+      assert.ok((await textOf(page, 'body')).includes('Ada Lovelace'));
       // The way back shows a link that is over, and says so.
       await page.goto(url);
       await inspect(page, 'handoff-over');
