@@ -44,21 +44,19 @@ pub(super) const ANSWERED: &str = "answered before";
 /// # Errors
 /// `Refused` with [`ANSWERED`] where the key has an answer already.
 pub(super) async fn remember(conn: &mut Conn, answer: &NewAnswer, now: Timestamp) -> Result<()> {
-    sqlx::query("DELETE FROM idempotency WHERE partner_id = $1 AND key_hash = $2 AND expires_at <= $3")
-        .bind(answer.partner.as_str())
-        .bind(answer.key_hash.to_vec())
-        .bind(now.millis())
-        .execute(&mut *conn)
-        .await?;
     let done = sqlx::query(
         "INSERT INTO idempotency (partner_id, key_hash, request_hash, sealed, expires_at)
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (partner_id, key_hash) DO UPDATE SET request_hash = excluded.request_hash,
+             sealed = excluded.sealed, expires_at = excluded.expires_at
+         WHERE idempotency.expires_at <= $6",
     )
     .bind(answer.partner.as_str())
     .bind(answer.key_hash.to_vec())
     .bind(answer.request_hash.to_vec())
     .bind(answer.sealed.as_str())
     .bind(answer.expires_at.millis())
+    .bind(now.millis())
     .execute(conn)
     .await?;
     if done.rows_affected() == 0 { Err(StoreError::Refused(ANSWERED)) } else { Ok(()) }
