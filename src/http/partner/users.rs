@@ -65,7 +65,7 @@ pub struct UserAnswer {
 /// Which people.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[allow(dead_code)] // Read from the query by `filter`.
+#[allow(dead_code)] // Read from the query by `list`.
 pub struct Which {
     /// The one with this id of yours.
     external_id: Option<String>,
