@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, wire_enum};
-use super::ids::ClientId;
 use super::scope::{PARTNER_USERS, ScopeSet};
 use super::time::Span;
 use super::user::{User, canonical_email};
@@ -213,14 +212,10 @@ pub fn may_administer(client: &Client, scope: &ScopeSet) -> bool {
     client.metadata.partner && scope.contains(PARTNER_USERS)
 }
 
-/// Whether somebody is this partner's.
-pub fn is_own(user: &User, partner: &ClientId) -> bool {
-    user.partner.as_ref() == Some(partner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::grant::tests::{client, user};
+    use super::super::ids::ClientId;
     use super::*;
 
     fn registration(external_id: &str, email: &str) -> Registration {
