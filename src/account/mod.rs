@@ -5,5 +5,6 @@ pub mod audit;
 pub mod declared;
 pub mod import;
 pub mod partner;
-pub mod sign_in;
+pub mod password;
+pub mod sessions;
 pub mod signing_keys;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::output::{self, Format};
 use super::progress::during;
 use super::user;
-use crate::account::sign_in;
+use crate::account::sessions;
 use crate::app::App;
 use crate::protocol::ids::SessionId;
 use crate::store::sessions::ListedSession;
@@ -49,14 +49,14 @@ pub async fn run(command: SessionCommand, app: &App, format: Format) -> anyhow::
         SessionCommand::Revoke { user: Some(name), yes, .. } => {
             let user = user::find(app, &name).await?;
             super::confirm(&format!("Sign {name} out of all browsers?"), yes)?;
-            let ended = during("signing out", sign_in::end_sessions_of(app, &user.id)).await?;
+            let ended = during("signing out", sessions::end_sessions_of(app, &user.id)).await?;
             output::object(format, &json!({ "user_id": user.id, "revoked": ended }));
             Ok(())
         }
         SessionCommand::Revoke { sid, yes, .. } => {
             let sid = sid.unwrap_or_default();
             super::confirm(&format!("End session {sid}?"), yes)?;
-            let ended = during("signing out", sign_in::end_session(app, SessionId::new(sid.as_str()))).await?;
+            let ended = during("signing out", sessions::end_session(app, SessionId::new(sid.as_str()))).await?;
             ensure!(ended, "there is no session `{sid}`; `keyward session list` shows all");
             output::object(format, &json!({ "sid": sid, "revoked": 1 }));
             Ok(())

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::account::sign_in::begin_handed_over_session;
+use crate::account::sessions::begin_handed_over_session;
 use crate::ambient::random_token;
 use crate::app::App;
 use crate::crypto::digest::sha256;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::openapi::Problems;
-use crate::account::sign_in;
+use crate::account::sessions;
 use crate::crypto::api_key::ApiKey;
 use crate::http::extract::bearer::{self, Bearer};
 use crate::http::extract::csrf::is_own_call;
@@ -160,7 +160,7 @@ pub async fn begin_session(
     let replaced = replaced.map(|signed_in| signed_in.session);
     let reach = bearer.reach(key);
     let expires_at = bearer.expires_at().min(key.expires_at);
-    let began = sign_in::begin_key_session(&web.app, user, reach, expires_at, replaced.as_ref(), address.0).await?;
+    let began = sessions::begin_key_session(&web.app, user, reach, expires_at, replaced.as_ref(), address.0).await?;
     let Some((secret, lifetime)) = began else { return Err(Problem::invalid_api_key()) };
     let mut response = respond::empty(StatusCode::NO_CONTENT);
     session::set_cookies(&web, response.headers_mut(), &secret, lifetime)?;
@@ -179,7 +179,7 @@ pub async fn end_session(
         return Err(Problem::foreign());
     }
     if let Some(signed_in) = session::current(&web, &headers).await? {
-        sign_in::sign_out(&web.app, &signed_in.session, address.0).await?;
+        sessions::sign_out(&web.app, &signed_in.session, address.0).await?;
     }
     let mut response = respond::empty(StatusCode::NO_CONTENT);
     session::remove_cookies(&web, response.headers_mut());

@@ -8,7 +8,8 @@ use http::{HeaderMap, StatusCode};
 use super::error::PageError;
 use super::view::{Alert, SignInPage, SignedInPage, Tone};
 use super::{Forms, account_view, client_view, html, with_browser_cookie};
-use crate::account::sign_in::{self, Attempt, Outcome, Verified};
+use crate::account::password::{self, Attempt, Outcome, Verified};
+use crate::account::sessions;
 use crate::crypto::secret::Secret;
 use crate::http::error::{Fault, with_retry_after};
 use crate::http::extract::csrf::{Browser, refuse_foreign};
@@ -119,7 +120,7 @@ pub async fn submit(
         let text = "Type your name and your password.";
         return render(&web, &visit, username, Some(Word::refusal(StatusCode::BAD_REQUEST, text))).await;
     }
-    match sign_in::check_password(&web.app, attempt(&form, address)).await.map_err(Fault::from)? {
+    match password::check_password(&web.app, attempt(&form, address)).await.map_err(Fault::from)? {
         Outcome::SignedIn(verified) => welcome(&web, address, &visit, &verified).await,
         Outcome::Refused { left } => {
             // 200: the page was asked for again, by a person. Password managers take another status for an outage.
@@ -146,7 +147,7 @@ async fn welcome(web: &Web, address: ClientAddress, visit: &Visit, verified: &Ve
         None => respond::see_other(&web.url(path::LOGIN)),
     };
     let replaced = visit.signed_in.as_ref().map(|signed_in| &signed_in.session);
-    match sign_in::begin_session(&web.app, verified, replaced).await.map_err(Fault::from)? {
+    match sessions::begin_session(&web.app, verified, replaced, address.0).await.map_err(Fault::from)? {
         Some(secret) => {
             let mut response = next;
             session::set_cookies(web, response.headers_mut(), &secret, web.app.config.sessions.absolute)?;

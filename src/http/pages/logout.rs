@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::PageError;
 use super::view::{Link, LogoutPage, SignedOutPage};
 use super::{Forms, account_view, client_view, html, with_browser_cookie};
-use crate::account::sign_in;
+use crate::account::sessions;
 use crate::crypto::jws::TYP_ID_TOKEN;
 use crate::http::error::Fault;
 use crate::http::extract::csrf::{Browser, refuse_foreign};
@@ -153,7 +153,7 @@ async fn sign_out(
     signed_in: Option<SignedIn>,
 ) -> Result<Response, PageError> {
     if let Some(signed_in) = &signed_in {
-        sign_in::sign_out(&web.app, &signed_in.session, address.0).await.map_err(Fault::from)?;
+        sessions::sign_out(&web.app, &signed_in.session, address.0).await.map_err(Fault::from)?;
     }
     let record = client_of(web, request).await?;
     let client = record.as_ref().map(|record| &record.client);

@@ -504,7 +504,7 @@ on_both_databases! {
                 "call" => assert_eq!(call(&mut browser, "DELETE", "/v1/auth/session", json!(null), &[]).await.status, 204),
                 "operator" => {
                     let id = provider.user_id("alice").await;
-                    let ended = keyward::account::sign_in::end_sessions_of(&provider.app, &id).await.expect("an answer");
+                    let ended = keyward::account::sessions::end_sessions_of(&provider.app, &id).await.expect("an answer");
                     assert_eq!(ended, 1);
                 }
                 // The session goes on under another secret.
