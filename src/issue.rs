@@ -3,21 +3,24 @@
 
 use serde_json::{Map, Value};
 
-use crate::ambient::random_token;
+use crate::ambient::{random_bytes, random_token};
 use crate::app::App;
 use crate::crypto::jws::{TYP_ACCESS_TOKEN, TYP_ID_TOKEN};
 use crate::crypto::refresh;
 use crate::keys::KeyError;
 use crate::protocol::claims::{AccessToken, Authentication, ClaimsRequest, IdToken};
 use crate::protocol::client::{Client, IdTokenClaims, SigningAlg};
-use crate::protocol::grant::{Commit, Issuance, Subject};
+use crate::protocol::grant::{Commit, GrantRecord, Issuance, Subject};
 use crate::protocol::ids::{ClientId, SessionId};
 use crate::protocol::interaction::SIGN_IN_LIFETIME;
 use crate::protocol::scope::{self, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::StoreError;
+use crate::store::events::Event;
+use crate::store::first_party::{Opened, Opening};
 use crate::store::grants::{GrantCreation, NewGrant};
+use crate::store::users::Created;
 use crate::telemetry::traces;
 
 /// How long a row outlives the last token that leans on it: clocks of processes differ a little.
@@ -32,6 +35,14 @@ pub struct Tokens {
     /// How long the refresh token can be used at most.
     pub refresh_expires_in: Option<Span>,
     pub id_token: Option<String>,
+}
+
+/// Why a grant was not opened, and nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotOpened {
+    Taken(Created),
+    /// The password was changed or the account disabled since it was checked.
+    Ended,
 }
 
 /// What minting came to.
@@ -61,13 +72,45 @@ pub async fn mint(
     refresh_seed: &[u8],
     now: Timestamp,
 ) -> Result<Minted, IssueError> {
+    let tokens = sign(app, client, &issuance, refresh_seed, now)?;
+    let committed = commit(app, &issuance, refresh_seed, tokens.expires_in, now).await?;
+    Ok(if committed { Minted::Tokens(Box::new(tokens)) } else { Minted::Overtaken })
+}
+
+/// Signs, and commits the issuance's new grant by what opens it, with the event that tells of it.
+pub async fn open(
+    app: &App,
+    client: &Client,
+    issuance: &Issuance,
+    by: Opening,
+    event: Event,
+    now: Timestamp,
+) -> Result<std::result::Result<Tokens, NotOpened>, IssueError> {
+    let seed: [u8; 32] = random_bytes(app.rng.as_ref());
+    let tokens = sign(app, client, issuance, &seed, now)?;
+    let grant = new_grant(issuance.grant.as_ref().ok_or(IssueError::Unfounded)?, seed, tokens.expires_in, now);
+    Ok(match app.store.open_grant(by, grant, event, now).await? {
+        Opened::Yes => Ok(tokens),
+        Opened::Taken(what) => Err(NotOpened::Taken(what)),
+        Opened::Ended => Err(NotOpened::Ended),
+    })
+}
+
+/// Everything that leaves, before it may.
+fn sign(
+    app: &App,
+    client: &Client,
+    issuance: &Issuance,
+    refresh_seed: &[u8],
+    now: Timestamp,
+) -> Result<Tokens, IssueError> {
     let lifetime = access_token_ttl(app, client);
     // What a key opened closes with it.
     let expires_in = issuance.key.as_ref().map_or(lifetime, |key| lifetime.min(key.expires_at - now));
-    let access_token = sign_access_token(app, client, &issuance, now + expires_in, now)?;
+    let access_token = sign_access_token(app, client, issuance, now + expires_in, now)?;
     let id_token = match &issuance.subject {
         Subject::User(user) if issuance.scope.contains(scope::OPENID) => {
-            Some(sign_id_token(app, client, &issuance, user, &access_token, now)?)
+            Some(sign_id_token(app, client, issuance, user, &access_token, now)?)
         }
         _ => None,
     };
@@ -78,19 +121,9 @@ pub async fn mint(
         }
         _ => None,
     };
-    if !commit(app, &issuance, refresh_seed, expires_in, now).await? {
-        return Ok(Minted::Overtaken);
-    }
-    let refresh_expires_in = refresh_token.as_ref().and_then(|_| refresh_expires_in(&issuance, now));
-    let scope = issuance.scope;
-    Ok(Minted::Tokens(Box::new(Tokens {
-        access_token,
-        expires_in,
-        scope,
-        refresh_token,
-        refresh_expires_in,
-        id_token,
-    })))
+    let refresh_expires_in = refresh_token.as_ref().and_then(|_| refresh_expires_in(issuance, now));
+    let scope = issuance.scope.clone();
+    Ok(Tokens { access_token, expires_in, scope, refresh_token, refresh_expires_in, id_token })
 }
 
 fn refresh_expires_in(issuance: &Issuance, now: Timestamp) -> Option<Span> {
@@ -137,17 +170,18 @@ async fn commit(
         Commit::Rotate { from } => Ok(app.store.rotate_refresh(id, from, now).await?),
         Commit::Touch => Ok(app.store.touch_refresh(id, now).await?),
         Commit::Create => {
-            let last_token = grant.refresh.map_or(now, |refresh| refresh.expires_at) + expires_in;
-            let new = NewGrant {
-                grant: grant.clone(),
-                code_hash: None,
-                refresh_seed: refresh_seed.try_into().map_err(|_| IssueError::Unfounded)?,
-                expires_at: row_expiry(now, last_token),
-            };
+            let seed = refresh_seed.try_into().map_err(|_| IssueError::Unfounded)?;
+            let new = new_grant(grant, seed, expires_in, now);
             // The key was revoked meanwhile: deciding again will say so.
             Ok(app.store.create_grant(new, now).await? == GrantCreation::Created)
         }
     }
+}
+
+/// A grant that never had a code.
+fn new_grant(grant: &GrantRecord, refresh_seed: [u8; 32], expires_in: Span, now: Timestamp) -> NewGrant {
+    let last_token = grant.refresh.map_or(now, |refresh| refresh.expires_at) + expires_in;
+    NewGrant { grant: grant.clone(), code_hash: None, refresh_seed, expires_at: row_expiry(now, last_token) }
 }
 
 fn sign_access_token(
@@ -176,10 +210,19 @@ fn sign_access_token(
         key_id: issuance.key.as_ref().map(|key| key.kid.as_str()),
         actor: issuance.key.as_ref().and_then(|key| key.actor.as_ref()).map(ClientId::as_str),
         authentication: of_key.as_ref().or(grant.map(|grant| &grant.authentication)),
+        person: match &issuance.subject {
+            Subject::User(user) if names_person(app, client) => Some(user),
+            _ => None,
+        },
     };
     let alg = app.metadata.access_token_alg(&issuance.resources, client.metadata.access_token_signed_response_alg);
     let _step = traces::step("sign");
     app.keys.current().sign(alg, TYP_ACCESS_TOKEN, &claims.body(), now)
+}
+
+/// Whether the client's apps read from its access tokens who somebody is.
+fn names_person(app: &App, client: &Client) -> bool {
+    app.config.sign_in_apis.username.as_ref().is_some_and(|api| api.client_id == client.id)
 }
 
 fn sign_id_token(

@@ -13,8 +13,8 @@ use crate::crypto::secret::Secret;
 use crate::protocol::time::Span;
 use crate::telemetry::{metrics, traces};
 
-/// How many wait for each hash that runs.
-const WAITERS_PER_PERMIT: usize = 8;
+/// How many wait for each hash that runs: about as many as can be done before they have waited for too long.
+const WAITERS_PER_PERMIT: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// No hash could be started in time; nothing was decided about the password.

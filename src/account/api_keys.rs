@@ -9,7 +9,7 @@ use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::crypto::api_key::ApiKey;
 use crate::keys::PEPPER_VERSION;
-use crate::limit::Action;
+use crate::limit::{Action, Throttled};
 use crate::live;
 use crate::protocol::api_key::{
     ApiKeyRecord, DEFAULT_SCOPES, Kind, Owner, Terms, Unacceptable, Wish, ceiling_of, is_partner_scope, terms,
@@ -29,7 +29,7 @@ pub enum Rejected {
     /// Whatever is wrong with it.
     Bad,
     /// It is bad, and so were many others from there.
-    Throttled { retry_after: Span },
+    Throttled(Throttled),
 }
 
 /// The key that a text is, if it counts here and now, and `opens` says that it does this. One without the right
@@ -76,7 +76,7 @@ async fn taken(
     }
     Ok(Err(match app.limits.reserve(Action::ApiKey { from }, now).await? {
         Ok(_) => Rejected::Bad,
-        Err(throttled) => Rejected::Throttled { retry_after: throttled.retry_after },
+        Err(throttled) => Rejected::Throttled(throttled),
     }))
 }
 

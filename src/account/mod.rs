@@ -3,6 +3,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod declared;
+pub mod first_party;
 pub mod import;
 pub mod partner;
 pub mod password;

@@ -1,14 +1,18 @@
-//! Checking a password: limits first, then the hash. An unknown name, a disabled account and a wrong password cost the
-//! same and read the same. What the right one opens is for `sessions.rs`.
+//! Checking a password, for whatever door it came through: limits first, then the hash. An unknown name, a disabled
+//! account and a wrong password cost the same and read the same. What the right one opens is for `sessions.rs` and
+//! `first_party.rs`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::audit::{self, About};
 use crate::ambient::random_bytes;
 use crate::app::App;
+use crate::crypto::device_cookie;
 use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
-use crate::limit::{Action, Place, Throttled};
+use crate::limit::{Account, Quota, SignInPlaces, Throttled};
+use crate::protocol::ids::ClientId;
 use crate::protocol::time::Span;
 use crate::protocol::user::{LoginName, User};
 use crate::store::Result;
@@ -16,23 +20,29 @@ use crate::store::events::EventKind;
 use crate::store::users::REALM_DIRECT;
 use crate::telemetry::metrics;
 
+/// How long strangers wait for each password while somebody's is being tried from everywhere.
+const STRANGERS_WAIT: Duration = Duration::from_secs(3);
+/// Characters of a text that cannot be a name, as far as it is told from others.
+const LONGEST_NAME: usize = 255;
+
 /// What somebody typed, and from where.
 pub struct Attempt {
-    pub username: String,
+    /// The name as it is looked up; else the text that cannot be one.
+    pub name: std::result::Result<LoginName, String>,
     pub password: Secret<String>,
     pub address: Option<IpAddr>,
+    /// The cookie that says who signed in with this browser before.
+    pub device: Option<String>,
+    /// The client whose sign-in API it is; `None` for our own pages.
+    pub client: Option<ClientId>,
 }
 
 /// What the attempt came to.
 pub enum Outcome {
     SignedIn(Box<Verified>),
-    /// `left` more attempts before a pause.
-    Refused {
-        left: usize,
-    },
-    Throttled {
-        retry_after: Span,
-    },
+    /// With the tries that are left before a pause.
+    Refused(Quota),
+    Throttled(Throttled),
     /// Too many at once; this one was not counted.
     Overloaded {
         retry_after: Span,
@@ -44,21 +54,17 @@ pub struct Verified {
     pub user: User,
     /// The hash that stands for the password now.
     pub(super) hash: Secret<String>,
-}
-
-/// Places that an attempt took: one of the name's, one of the network's.
-struct Places {
-    name: Place,
-    network: Place,
+    /// Where the account stood with its tries.
+    pub(super) quota: Quota,
 }
 
 /// Checks a name and a password.
-pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
+pub async fn check(app: &App, attempt: Attempt) -> Result<Outcome> {
     let outcome = attempt_password(app, attempt).await?;
     let result = match &outcome {
         Outcome::SignedIn(_) => metrics::SignIn::Success,
-        Outcome::Refused { .. } => metrics::SignIn::Refused,
-        Outcome::Throttled { .. } => metrics::SignIn::Throttled,
+        Outcome::Refused(_) => metrics::SignIn::Refused,
+        Outcome::Throttled(_) => metrics::SignIn::Throttled,
         Outcome::Overloaded { .. } => metrics::SignIn::Overloaded,
     };
     metrics::sign_in(metrics::PASSWORD, result);
@@ -66,82 +72,98 @@ pub async fn check_password(app: &App, attempt: Attempt) -> Result<Outcome> {
 }
 
 async fn attempt_password(app: &App, attempt: Attempt) -> Result<Outcome> {
-    let name = LoginName::parse(&attempt.username).ok();
-    let places = match reserve(app, &attempt, name.as_ref()).await? {
-        Ok(places) => places,
-        // Counted nowhere but in the log: whoever goes on trying writes nothing.
-        Err(Throttled { retry_after }) => {
-            tracing::warn!(address = ?attempt.address, "a sign-in was throttled");
-            return Ok(Outcome::Throttled { retry_after });
-        }
-    };
-    let known = match &name {
-        Some(name) => app.store.user_by_login(REALM_DIRECT, name).await?,
-        None => None,
+    let known = match &attempt.name {
+        Ok(name) => app.store.user_by_login(REALM_DIRECT, name).await?,
+        Err(_) => None,
     };
     let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
+    let places = match reserve(app, &attempt, user.as_ref()).await? {
+        Ok(places) => places,
+        // Counted nowhere but in the log: whoever goes on trying writes nothing.
+        Err(throttled) => {
+            tracing::warn!(address = ?attempt.address, "a sign-in was throttled");
+            return Ok(Outcome::Throttled(throttled));
+        }
+    };
+    if places.everywhere.is_none() && !is_at_home(app, &attempt, user.as_ref()) {
+        tokio::time::sleep(STRANGERS_WAIT).await;
+    }
     let matched = if attempt.password.expose().len() > MAX_PASSWORD_BYTES {
         false
     } else {
         match app.passwords.verify(attempt.password.clone(), hash.clone()).await {
             Ok(matched) => matched,
             Err(overloaded) => {
-                app.limits.refund(places.name).await?;
-                app.limits.refund(places.network).await?;
+                let SignInPlaces { network, own, everywhere } = places;
+                let all = [network, own].into_iter().chain(everywhere).collect();
+                app.limits.settle(Vec::new(), all).await?;
                 return Ok(Outcome::Overloaded { retry_after: overloaded.retry_after });
             }
         }
     };
-    let about = About { user_id: user.as_ref().map(|user| &user.id), address: attempt.address, ..About::default() };
-    match (user.as_ref(), hash) {
+    match (user, hash) {
         (Some(user), Some(hash)) if matched && user.is_active() => {
-            let hash = welcome(app, user, hash, attempt.password, places).await?;
-            Ok(Outcome::SignedIn(Box::new(Verified { user: user.clone(), hash })))
+            let quota = places.own.quota;
+            let hash = welcome(app, &user, hash, attempt.password, places).await?;
+            Ok(Outcome::SignedIn(Box::new(Verified { user, hash, quota })))
         }
-        _ => {
-            let left = places.name.left;
-            // The last place is where the pause begins.
-            let kind = if left == 0 { EventKind::SignInThrottled } else { EventKind::SignInFailed };
-            audit::record(app, kind, about).await?;
-            Ok(Outcome::Refused { left })
+        (user, _) => {
+            let quota = places.own.quota;
+            record_failure(app, &attempt, user.as_ref(), quota).await?;
+            Ok(Outcome::Refused(quota))
         }
     }
 }
 
-/// Takes the places before the hash is computed. The network's comes first, so that one which has used up its own
-/// leaves no trace of the names it goes on trying.
+async fn record_failure(app: &App, attempt: &Attempt, user: Option<&User>, quota: Quota) -> Result<()> {
+    let about = About {
+        user_id: user.map(|user| &user.id),
+        client_id: attempt.client.as_ref(),
+        address: attempt.address,
+        ..About::default()
+    };
+    // The last place is where the pause begins.
+    let kind = if quota.left == 0 { EventKind::SignInThrottled } else { EventKind::SignInFailed };
+    audit::record(app, kind, about).await
+}
+
+/// Takes the places before the hash is computed.
 async fn reserve(
     app: &App,
     attempt: &Attempt,
-    name: Option<&LoginName>,
-) -> Result<std::result::Result<Places, Throttled>> {
-    // What cannot be a name is counted as it was typed.
-    let typed: String = attempt.username.chars().take(255).collect();
-    let name = name.map_or(typed.as_str(), |name| name.identifier().1);
-    let network = match app.limits.reserve(Action::SignInFrom { from: attempt.address }, app.now()).await? {
-        Ok(place) => place,
-        Err(throttled) => return Ok(Err(throttled)),
-    };
-    match app.limits.reserve(Action::SignIn { name, from: attempt.address }, app.now()).await? {
-        Ok(name) => Ok(Ok(Places { name, network })),
-        Err(throttled) => {
-            app.limits.refund(network).await?;
-            Ok(Err(throttled))
+    user: Option<&User>,
+) -> Result<std::result::Result<SignInPlaces, Throttled>> {
+    let typed: String;
+    let account = match (user, &attempt.name) {
+        (Some(user), _) => Account::Known(user.id.as_str()),
+        (None, Ok(name)) => Account::Unknown(name.identifier().1),
+        (None, Err(text)) => {
+            typed = text.chars().take(LONGEST_NAME).collect();
+            Account::Unknown(&typed)
         }
-    }
+    };
+    app.limits.reserve_sign_in(account, attempt.address, app.now()).await
 }
 
-/// After the right password: earlier attempts for the name are forgiven, the network gets its place back, and an old
-/// hash is made anew. Returns the hash that stands now.
+/// Whether the person signed in with this browser before.
+fn is_at_home(app: &App, attempt: &Attempt, user: Option<&User>) -> bool {
+    let cookie = attempt.device.as_deref();
+    let knows =
+        |(user, cookie): (&User, &str)| device_cookie::knows(&app.keys.server.devices, &user.id, cookie, app.now());
+    user.zip(cookie).is_some_and(knows)
+}
+
+/// After the right password: earlier attempts for the account are forgiven, the other places are given back, and an
+/// old hash is made anew. Returns the hash that stands now.
 async fn welcome(
     app: &App,
     user: &User,
     hash: Secret<String>,
     password: Secret<String>,
-    places: Places,
+    places: SignInPlaces,
 ) -> Result<Secret<String>> {
-    app.limits.forgive(places.name).await?;
-    app.limits.refund(places.network).await?;
+    let SignInPlaces { network, own, everywhere } = places;
+    app.limits.settle(vec![own], std::iter::once(network).chain(everywhere).collect()).await?;
     if !app.passwords.needs_rehash(hash.expose()) {
         return Ok(hash);
     }

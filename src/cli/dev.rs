@@ -272,6 +272,28 @@ refresh_token_rotation = "never"
 client_id = "platform"
 
 [[clients]]
+client_id = "study"
+client_name = "Demo study app"
+token_endpoint_auth_method = "none"
+scope = "openid profile"
+access_token_ttl = "7d"
+allowed_origins = ["http://localhost:3000", "http://localhost:5173"]
+
+[sign_in_apis.username]
+client_id = "study"
+
+[[clients]]
+client_id = "game"
+client_name = "Demo game"
+token_endpoint_auth_method = "none"
+scope = "openid profile email"
+access_token_ttl = "30d"
+refresh_token_ttl = "180d"
+
+[sign_in_apis.device]
+client_id = "game"
+
+[[clients]]
 client_id = "partner"
 client_secret = {partner_secret}
 client_name = "Demo partner"
@@ -316,6 +338,14 @@ zoneinfo = "Europe/Oslo"
     ))
 }
 
+/// Bodies that the printed lines send.
+const SIGN_UP: &str = r#"{"username":"ada","password":"lovelace","confirmPassword":"lovelace"}"#;
+const REGISTER: &str = r#"{"email":"player@example.com","password":"s3cur3pass","deviceId":"device-abc-123"}"#;
+
+fn json_body(body: &str) -> String {
+    format!("-H 'Content-Type: application/json' -d '{body}'")
+}
+
 fn print(issuer: &str, demo_url: &str, credentials: &Credentials, config_file: &Path) {
     let Credentials { user, clients, api_key, partner_api_key, .. } = credentials;
     let service = format!("{}:{}", clients.service.client_id, clients.service.client_secret);
@@ -353,5 +383,12 @@ fn print(issuer: &str, demo_url: &str, credentials: &Credentials, config_file: &
         println!("  curl -s -H 'Authorization: Bearer {key}' {json} {issuer}/v1/partner/users");
         println!("  curl -s -H 'Authorization: Bearer {key}' {issuer}/v1/partner/onboarding");
     }
+    println!("  curl -s {} {issuer}/api/auth/signup", json_body(SIGN_UP));
+    println!("  curl -s {} {issuer}/api/auth/login", json_body(r#"{"username":"ada","password":"lovelace"}"#));
+    println!("  curl -s {} {issuer}/auth/register", json_body(REGISTER));
+    println!(
+        "  curl -s {} {issuer}/auth/login",
+        json_body(r#"{"email":"player@example.com","password":"s3cur3pass"}"#)
+    );
     println!("\nManage it: keyward --config {} user list\n", config_file.display());
 }

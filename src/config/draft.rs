@@ -10,7 +10,7 @@ use super::database;
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::kind::{Kind, parse_value};
 use super::mail;
-use super::settings::{Entry, entries, entry};
+use super::settings::{Entry, SIGN_IN_APIS, entries, entry};
 
 #[derive(Debug, Default)]
 pub struct Draft {
@@ -109,6 +109,7 @@ impl Draft {
     /// Fills in what no source has said.
     pub fn fill_defaults(&mut self) {
         let base = self.base.clone();
+        self.default_grant_types();
         for entry in entries() {
             let Some(default) = entry.default.as_deref().and_then(parse_value) else { continue };
             let Ok(default) = entry.kind.check(&default, &base) else { continue };
@@ -121,6 +122,21 @@ impl Draft {
         }
         self.default_database();
         mail::fill_defaults(&mut self.values);
+    }
+
+    /// A client that only plain calls act as uses no grant, whatever RFC 7591 says of one that names none.
+    fn default_grant_types(&mut self) {
+        let text = |table: &Table| table.get("client_id").and_then(Value::as_str).map(str::to_owned);
+        let mut named = Vec::new();
+        for api in SIGN_IN_APIS {
+            named.extend(tables(&mut self.values, api, false).into_iter().filter_map(|(_, table)| text(table)));
+        }
+        for (_, client) in tables(&mut self.values, "clients[]", false) {
+            let silent = !client.contains_key("grant_types") && !client.contains_key("redirect_uris");
+            if silent && text(client).is_some_and(|id| named.contains(&id)) {
+                client.insert("grant_types".to_owned(), Value::Array(Vec::new()));
+            }
+        }
     }
 
     /// A default that depends on another setting, so that moving `data_dir` moves the database with it.

@@ -19,7 +19,7 @@ use super::kind;
 use super::listen::Listen;
 use super::model::{
     Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
-    Sessions, SignInApis, SigningKeys, TlsFiles,
+    Sessions, SignInApis, SigningKeys, TlsFiles, UsernameApi,
 };
 use super::{mail, read, rules};
 
@@ -136,12 +136,31 @@ struct Database {
 struct SignInApisTree {
     #[serde(default)]
     api_key: SignInApiTree,
+    #[serde(default)]
+    username: SignInApiTree,
+    #[serde(default)]
+    device: SignInApiTree,
+}
+
+impl SignInApisTree {
+    fn build(self) -> SignInApis {
+        let username = self.username;
+        SignInApis {
+            api_key: self.api_key.client_id.map(ClientId::new),
+            username: username.client_id.zip(username.password_min_length).map(|(client_id, password_min_length)| {
+                UsernameApi { client_id: ClientId::new(client_id), password_min_length }
+            }),
+            device: self.device.client_id.map(ClientId::new),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignInApiTree {
     client_id: Option<String>,
+    /// Of one of them.
+    password_min_length: Option<u32>,
 }
 
 /// Both or neither, says `rules.rs`.
@@ -156,6 +175,7 @@ struct Tls {
 #[serde(deny_unknown_fields)]
 struct Proxy {
     trusted: Vec<String>,
+    forwarded_authorization: bool,
 }
 
 type BuildError = Box<dyn std::error::Error>;
@@ -180,6 +200,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
         database_url: tree.database.url,
         tls: tree.tls.cert_file.zip(tree.tls.key_file).map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
         trusted_proxies: trusted.collect::<Result<Vec<IpNet>, String>>()?,
+        forwarded_authorization: tree.proxy.forwarded_authorization,
         limits: tree.limits,
         tokens: tree.tokens,
         sessions: tree.sessions,
@@ -187,7 +208,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
         signing_keys: tree.signing_keys,
         rate_limits: tree.rate_limits,
         api_keys: tree.api_keys,
-        sign_in_apis: SignInApis { api_key: tree.sign_in_apis.api_key.client_id.map(ClientId::new) },
+        sign_in_apis: tree.sign_in_apis.build(),
         mail: mail::build(tree.mail)?,
         log: tree.log,
         scopes: tree.scopes,

@@ -25,7 +25,7 @@ pub use load::{Loaded, Sources, dump, load, named_files};
 pub use model::{
     Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Mail,
     MailCap, MailTransport, Passwords, RateLimit, RateLimits, Sessions, SignInApis, SigningKeys, Smtp, SmtpTls,
-    TlsFiles,
+    TlsFiles, UsernameApi,
 };
 pub use print::{reference, template};
 pub use settings::{is_secret, may_hold_secret};

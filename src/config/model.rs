@@ -38,6 +38,8 @@ pub struct Config {
     /// TLS of our own on the TCP addresses.
     pub tls: Option<TlsFiles>,
     pub trusted_proxies: Vec<IpNet>,
+    /// Their `X-Forwarded-Authorization` replaces `Authorization`.
+    pub forwarded_authorization: bool,
     pub limits: ConnectionLimits,
     pub tokens: TokenDefaults,
     pub sessions: Sessions,
@@ -151,6 +153,16 @@ pub struct RateLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignInApis {
     pub api_key: Option<ClientId>,
+    pub username: Option<UsernameApi>,
+    pub device: Option<ClientId>,
+}
+
+/// `/api/auth/*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsernameApi {
+    pub client_id: ClientId,
+    /// Characters, not bytes.
+    pub password_min_length: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

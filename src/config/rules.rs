@@ -13,7 +13,7 @@ use super::draft::{Draft, join, tables};
 use super::issuer::Issuer;
 use super::kind::Kind;
 use super::mail;
-use super::settings::{Entry, Presence, entries};
+use super::settings::{Entry, Presence, SIGN_IN_APIS, entries};
 
 /// Judges the draft; what it finds is left in it.
 pub fn check(draft: &mut Draft) {
@@ -33,6 +33,7 @@ pub fn check(draft: &mut Draft) {
     resources(draft);
     sessions(draft);
     api_keys(draft);
+    sign_in_apis(draft);
     labels(draft);
     partners(draft);
     tls(draft);
@@ -147,12 +148,18 @@ fn api_keys(draft: &mut Draft) {
             draft.warn_at("api_keys.default_ttl", &format!("is longer than `api_keys.max_ttl` ({max}), which counts"));
         }
     }
+}
+
+/// Calls act as clients that somebody has to make.
+fn sign_in_apis(draft: &mut Draft) {
     let clients = texts(&at(draft, "clients[]"), "client_id");
-    let named = texts(&at(draft, "sign_in_apis.api_key"), "client_id");
-    for client in named.iter().filter(|id| !clients.contains(id)) {
-        let advice = "nobody can sign in there until somebody makes it";
-        let message = format!("names \"{client}\", which is no client of this file; {advice}");
-        draft.warn_at("sign_in_apis.api_key.client_id", &message);
+    for api in SIGN_IN_APIS {
+        let named = texts(&at(draft, api), "client_id");
+        for client in named.iter().filter(|id| !clients.contains(id)) {
+            let advice = "nobody can sign in there until somebody makes it";
+            let message = format!("names \"{client}\", which is no client of this file; {advice}");
+            draft.warn_at(&join(api, "client_id"), &message);
+        }
     }
 }
 

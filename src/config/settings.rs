@@ -92,6 +92,14 @@ pub const SECTIONS: &[Section] = &[
         "sign_in_apis.api_key",
         "Sign-in with an API key by plain calls: `/v1/auth/api-key/login` and `/v1/auth/refresh`. Off without a client.",
     ),
+    section(
+        "sign_in_apis.username",
+        "Sign-up and sign-in with a user name by plain calls: `/api/auth/*`. Off without a client.",
+    ),
+    section(
+        "sign_in_apis.device",
+        "The same for games and other programs on a device: `/auth/*`. Off without a client.",
+    ),
     section("mail", "How mail leaves, and how much of it."),
     section(
         "mail.smtp",
@@ -111,6 +119,9 @@ pub const SECTIONS: &[Section] = &[
          §5.1.",
     ),
 ];
+
+/// Sections that each name the client that their calls act as.
+pub const SIGN_IN_APIS: [&str; 3] = ["sign_in_apis.api_key", "sign_in_apis.username", "sign_in_apis.device"];
 
 const LIFETIME: Kind = Kind::Duration(Span::from_secs(1), Span::days(3650));
 /// A code lives ten minutes at most (RFC 6749 §4.1.2).
@@ -188,6 +199,13 @@ pub const SETTINGS: &[Setting] = &[
     .default("[]")
     .example(r#"["10.0.0.0/8"]"#),
     setting(
+        "proxy.forwarded_authorization",
+        Kind::Bool,
+        "Whether their `X-Forwarded-Authorization` replaces `Authorization`: for API gateways that put a credential of \
+         their own there. They have to remove what visitors send under that name.",
+    )
+    .default("false"),
+    setting(
         "limits.connections",
         Kind::Integer(16, 1_000_000),
         "The most connections at a time, on all addresses together; fewer where the process may not open so many \
@@ -264,6 +282,26 @@ pub const SETTINGS: &[Setting] = &[
         Kind::ClientId,
         "The client that these calls act as: its scopes bound the tokens, its lifetimes are theirs. It needs no \
          `grant_types`.",
+    )
+    .example(r#""web""#),
+    setting(
+        "sign_in_apis.username.client_id",
+        Kind::ClientId,
+        "The client that these calls act as: its scopes and lifetimes are those of the tokens (7 days where it has none \
+         of its own), its `allowed_origins` may call from a browser. It needs no `grant_types`.",
+    )
+    .example(r#""web""#),
+    setting(
+        "sign_in_apis.username.password_min_length",
+        Kind::Integer(1, 1024),
+        "The fewest characters of a new password there.",
+    )
+    .default("6"),
+    setting(
+        "sign_in_apis.device.client_id",
+        Kind::ClientId,
+        "The client that these calls act as, as above; without lifetimes of its own access tokens are good for 30 days \
+         and refresh tokens for 180.",
     )
     .example(r#""web""#),
     setting(

@@ -2,6 +2,7 @@
 //! arguments; what a token means is decided in `protocol`.
 
 pub mod api_key;
+pub mod device_cookie;
 pub mod digest;
 pub mod gateway_cookie;
 pub mod jws;

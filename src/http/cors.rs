@@ -14,6 +14,7 @@ use super::Shared;
 use super::error::Fault;
 use super::problem::Problem;
 use super::respond;
+use crate::protocol::ids::ClientId;
 
 /// For documents that are the same for everybody.
 pub async fn any_origin(request: Request, next: Next) -> Response {
@@ -33,20 +34,54 @@ pub async fn registered_origins_of_api(State(web): State<Shared>, request: Reque
     answered.unwrap_or_else(|fault| Problem::from(fault).into_response())
 }
 
-async fn of_registered_origins(web: &Shared, request: Request, next: Next) -> Result<Response, Fault> {
-    let origin = request.headers().get(ORIGIN).cloned();
-    let known = match origin.as_ref().and_then(|origin| origin.to_str().ok()) {
+/// For a sign-in API: the `allowed_origins` of the client that its calls act as.
+pub async fn origins_of_client(
+    State((web, client)): State<(Shared, ClientId)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let known = match origin_of(&request) {
         None => false,
-        Some(origin) => web.app.store.is_registered_origin(origin).await?,
+        Some(origin) => match web.app.store.client(&client).await {
+            Ok(record) => record.is_some_and(|record| {
+                record.client.is_enabled() && record.client.metadata.allowed_origins.contains(&origin)
+            }),
+            // The call itself will meet it as well, and say so in its own form.
+            Err(_) => false,
+        },
     };
+    answer(known, request, next).await
+}
+
+async fn of_registered_origins(web: &Shared, request: Request, next: Next) -> Result<Response, Fault> {
+    let known = match origin_of(&request) {
+        None => false,
+        Some(origin) => web.app.store.is_registered_origin(&origin).await?,
+    };
+    Ok(answer(known, request, next).await)
+}
+
+fn origin_of(request: &Request) -> Option<String> {
+    request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned)
+}
+
+/// The answer, readable for the page that asked where its origin is `known`.
+async fn answer(known: bool, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(ORIGIN).cloned();
     let preflight = is_preflight(&request);
     let mut response = if preflight { respond::empty(StatusCode::NO_CONTENT) } else { next.run(request).await };
     response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
-    Ok(match origin {
+    match origin {
         Some(origin) if known => allow(response, origin),
         _ => response,
-    })
+    }
 }
+
+/// What pages may read of an answer beside its body.
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "www-authenticate, retry-after, ratelimit, ratelimit-policy, ratelimit-limit, ratelimit-remaining, \
+     ratelimit-reset, x-request-id",
+);
 
 fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
@@ -55,9 +90,9 @@ fn is_preflight(request: &Request) -> bool {
 fn allow(mut response: Response, origin: HeaderValue) -> Response {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH"));
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("www-authenticate"));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }

@@ -10,9 +10,12 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
+use super::rate_limit::with_throttle;
 use super::respond;
 use super::serve::BodyProblem;
+use crate::account::first_party::FirstPartyError;
 use crate::issue::IssueError;
+use crate::limit::Throttled;
 use crate::protocol::error::{Error, ErrorCode};
 use crate::protocol::time::Span;
 use crate::store::StoreError;
@@ -54,6 +57,16 @@ impl From<StoreError> for Fault {
     }
 }
 
+impl From<FirstPartyError> for Fault {
+    fn from(error: FirstPartyError) -> Self {
+        match error {
+            FirstPartyError::Store(error) => error.into(),
+            FirstPartyError::Issue(error) => error.into(),
+            FirstPartyError::Hash(error) => Self::new(error),
+        }
+    }
+}
+
 impl From<IssueError> for Fault {
     fn from(error: IssueError) -> Self {
         match error {
@@ -62,6 +75,9 @@ impl From<IssueError> for Fault {
         }
     }
 }
+
+/// `WWW-Authenticate` of an answer to a call without a credential (RFC 6750 §3).
+pub const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"keyward\"");
 
 /// How long a client waits after a transient fault.
 pub const RETRY_SOON: Span = Span::from_secs(2);
@@ -88,23 +104,25 @@ pub struct TokenError {
     /// The client used the `Authorization` header, so a 401 answers with a challenge (RFC 6749 §5.2). Without one,
     /// many clients would report the challenge in place of the error.
     challenge: bool,
-    /// Too many of these; when the next is taken.
+    /// When to try again after a fault.
     retry_after: Option<Span>,
+    /// Too many of these; when the next is taken.
+    throttled: Option<Throttled>,
 }
 
 impl TokenError {
     /// 429: never `invalid_grant` or `invalid_client`, at which clients throw their tokens away.
-    pub fn throttled(retry_after: Span) -> Self {
-        let error = Error::new(ErrorCode::TemporarilyUnavailable, "too many attempts from this network; wait a while");
-        Self { retry_after: Some(retry_after), ..Self::from(error) }
+    pub fn throttled(throttled: Throttled) -> Self {
+        let error = Error::new(ErrorCode::TemporarilyUnavailable, throttled.message);
+        Self { throttled: Some(throttled), ..Self::from(error) }
     }
 
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
     }
 
-    pub fn retry_after(&self) -> Option<Span> {
-        self.retry_after
+    pub fn throttle(&self) -> Option<Throttled> {
+        self.throttled
     }
 
     pub fn description(&self) -> &str {
@@ -133,7 +151,7 @@ pub fn body_refused(problem: BodyProblem) -> Response {
 
 impl From<Error> for TokenError {
     fn from(error: Error) -> Self {
-        Self { error, fault: None, challenge: false, retry_after: None }
+        Self { error, fault: None, challenge: false, retry_after: None, throttled: None }
     }
 }
 
@@ -146,7 +164,7 @@ impl<F: Into<Fault>> From<F> for TokenError {
             Error::new(ErrorCode::ServerError, "this is our fault; the log has the request id")
         };
         let retry_after = fault.transient.then_some(RETRY_SOON);
-        Self { error, fault: Some(fault), challenge: false, retry_after }
+        Self { error, fault: Some(fault), challenge: false, retry_after, throttled: None }
     }
 }
 
@@ -154,7 +172,7 @@ impl IntoResponse for TokenError {
     fn into_response(self) -> Response {
         let status = match (&self.fault, self.error.code) {
             (Some(fault), _) => fault.status(),
-            (None, _) if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
+            (None, _) if self.throttled.is_some() => StatusCode::TOO_MANY_REQUESTS,
             (None, ErrorCode::InvalidClient) => StatusCode::UNAUTHORIZED,
             (None, _) => StatusCode::BAD_REQUEST,
         };
@@ -165,6 +183,9 @@ impl IntoResponse for TokenError {
         }
         if let Some(retry_after) = self.retry_after {
             response = with_retry_after(response, retry_after);
+        }
+        if let Some(throttled) = self.throttled {
+            response = with_throttle(response, &throttled);
         }
         if let Some(fault) = self.fault {
             response.extensions_mut().insert(fault);
@@ -179,9 +200,7 @@ pub enum BearerError {
     Missing,
     Refused(Error),
     /// Too many bad credentials from this network.
-    Throttled {
-        retry_after: Span,
-    },
+    Throttled(Throttled),
     Fault(Fault),
 }
 
@@ -201,7 +220,7 @@ impl IntoResponse for BearerError {
     fn into_response(self) -> Response {
         let (status, challenge, body) = match self {
             Self::Fault(fault) => return TokenError::from(fault).into_response(),
-            Self::Throttled { retry_after } => return TokenError::throttled(retry_after).into_response(),
+            Self::Throttled(throttled) => return TokenError::throttled(throttled).into_response(),
             Self::Missing => (StatusCode::UNAUTHORIZED, "Bearer realm=\"keyward\"".to_owned(), None),
             Self::Refused(error) => {
                 let status = match error.code {

@@ -24,7 +24,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What an answer depends on beside the route.
 const VARIES_BY: HeaderValue = HeaderValue::from_static(
-    "Authorization, Cookie, Origin, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Method, X-Forwarded-Proto, \
+    "Authorization, Cookie, Origin, X-Forwarded-Authorization, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Method, X-Forwarded-Proto, \
      X-Original-Method",
 );
 

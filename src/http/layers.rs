@@ -23,8 +23,9 @@ use super::pages::{self, error::PageError};
 use super::partner;
 use super::problem::Problem;
 use super::serve::{BodyFate, BodyProblem};
-use super::{Shared, Web, api};
+use super::{Shared, Web, api, first_party};
 use crate::ambient::{Stopwatch, random_token};
+use crate::protocol::first_party::Api;
 use crate::telemetry::{metrics, traces};
 
 /// Largest body we read. The largest thing anybody sends us is a hint or two.
@@ -55,6 +56,9 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     let given = if from_proxy { given_id(&request) } else { None };
     let id = given.unwrap_or_else(|| random_token::<12>(web.app.rng.as_ref()));
     let address = peer::client_address(&request, trusted);
+    if from_proxy && web.app.config.forwarded_authorization {
+        peer::take_forwarded_authorization(request.headers_mut());
+    }
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(ClientAddress(address));
     let seen = Seen::of(&request);
@@ -203,11 +207,16 @@ enum Form {
     OAuth,
     /// For callers of the JSON API.
     Problem,
+    /// For apps of a sign-in API.
+    FirstParty(Api),
 }
 
 impl Form {
     fn of(web: &Web, request: &Request) -> Self {
         let below_issuer = request.uri().path().strip_prefix(web.app.config.issuer.path());
+        if let Some(api) = below_issuer.and_then(|path| first_party::api_of(web, path)) {
+            return Self::FirstParty(api);
+        }
         let rest = below_issuer.and_then(|path| path.strip_prefix(api::PREFIX));
         if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
             Self::Problem
@@ -224,6 +233,7 @@ fn refused(problem: BodyProblem, form: Form) -> Response {
         Form::Page => PageError::from(problem).into_response(),
         Form::OAuth => body_refused(problem),
         Form::Problem => Problem::from(problem).into_response(),
+        Form::FirstParty(api) => first_party::body_refused(api, problem),
     }
 }
 
@@ -232,6 +242,7 @@ fn failed(fault: Fault, form: Form) -> Response {
         Form::Page => PageError::from(fault).into_response(),
         Form::OAuth => fault.into_response(),
         Form::Problem => Problem::from(fault).into_response(),
+        Form::FirstParty(api) => first_party::failed(api, fault),
     }
 }
 

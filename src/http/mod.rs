@@ -7,12 +7,14 @@ pub mod cors;
 pub mod demo;
 pub mod error;
 pub mod extract;
+pub mod first_party;
 pub mod gateway;
 pub mod layers;
 pub mod oauth;
 pub mod pages;
 pub mod partner;
 pub mod problem;
+pub mod rate_limit;
 pub mod respond;
 pub mod serve;
 
@@ -93,7 +95,8 @@ pub fn router(web: &Shared) -> Routes {
         .method_not_allowed_fallback(pages::method_not_allowed)
         .merge(called)
         .merge(public)
-        .merge(api::router(web));
+        .merge(api::router(web))
+        .merge(first_party::router(web));
     let issuer_path = web.app.config.issuer.path().to_owned();
     let routes = if issuer_path.is_empty() {
         endpoints

@@ -9,9 +9,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{BearerError, Fault, TokenError, with_retry_after};
+use super::error::{BearerError, CHALLENGE, Fault, TokenError, with_retry_after};
+use super::rate_limit::with_throttle;
 use super::respond;
 use super::serve::BodyProblem;
+use crate::limit::Throttled;
 use crate::protocol::error::ErrorCode;
 use crate::protocol::time::Span;
 
@@ -42,13 +44,15 @@ pub struct Problem {
     detail: Cow<'static, str>,
     challenge: bool,
     retry_after: Option<Span>,
+    /// Boxed: it is rare, and large.
+    throttled: Option<Box<Throttled>>,
     fault: Option<Fault>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let detail = detail.into();
-        Self { status, code, detail, challenge: false, retry_after: None, fault: None }
+        Self { status, code, detail, challenge: false, retry_after: None, throttled: None, fault: None }
     }
 
     pub const fn code(&self) -> &'static str {
@@ -81,10 +85,9 @@ impl Problem {
         Self::forbidden("foreign_origin", "a call with a cookie must come from this site itself")
     }
 
-    pub fn throttled(retry_after: Span) -> Self {
-        let detail = "too many bad credentials from this network; wait a while";
-        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
-        Self { retry_after: Some(retry_after), ..problem }
+    pub fn throttled(throttled: Throttled) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", throttled.message);
+        Self { throttled: Some(Box::new(throttled)), ..problem }
     }
 
     /// What a bad key is told, whatever is wrong with it.
@@ -98,9 +101,9 @@ impl Problem {
 
     /// The error of a grant; `refused` is what a refused credential is called here.
     pub fn of_grant(error: &TokenError, refused: impl FnOnce() -> Self) -> Self {
-        match (error.fault(), error.code(), error.retry_after()) {
+        match (error.fault(), error.code(), error.throttle()) {
             (Some(fault), ..) => fault.clone().into(),
-            (None, _, Some(retry_after)) => Self::throttled(retry_after),
+            (None, _, Some(throttled)) => Self::throttled(throttled),
             (None, ErrorCode::InvalidGrant, None) => refused(),
             (None, ErrorCode::InvalidScope, None) => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_scope", error.description().to_owned())
@@ -129,10 +132,13 @@ impl Problem {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.challenge {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"keyward\""));
+            headers.insert(WWW_AUTHENTICATE, CHALLENGE);
         }
         if let Some(retry_after) = self.retry_after {
             response = with_retry_after(response, retry_after);
+        }
+        if let Some(throttled) = self.throttled {
+            response = with_throttle(response, &throttled);
         }
         if let Some(fault) = self.fault {
             response.extensions_mut().insert(fault);
@@ -158,7 +164,7 @@ impl From<BearerError> for Problem {
     fn from(error: BearerError) -> Self {
         match error {
             BearerError::Missing => Self::unauthorized("unauthorized", "this call needs a key, a token or a session"),
-            BearerError::Throttled { retry_after } => Self::throttled(retry_after),
+            BearerError::Throttled(throttled) => Self::throttled(throttled),
             BearerError::Fault(fault) => fault.into(),
             BearerError::Refused(error) => {
                 let detail = error.description().to_owned();

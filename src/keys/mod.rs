@@ -82,6 +82,8 @@ pub struct ServerKeys {
     pub answers: [u8; 32],
     /// Cookies that gateways take.
     pub gateway: [u8; 32],
+    /// Cookies that tell where somebody signed in before.
+    pub devices: [u8; 32],
 }
 
 /// The pepper that new API keys are kept under.
@@ -99,6 +101,7 @@ impl ServerKeys {
             api_keys: mac("api keys"),
             answers: mac("answers"),
             gateway: mac("gateway cookie"),
+            devices: mac("device cookie"),
         }
     }
 

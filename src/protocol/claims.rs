@@ -268,6 +268,8 @@ pub struct AccessToken<'a> {
     /// Who acts for the person (RFC 8693 §4.1).
     pub actor: Option<&'a str>,
     pub authentication: Option<&'a Authentication>,
+    /// The person, for apps of the username API, which read them from the token: `userId` and `username`.
+    pub person: Option<&'a User>,
 }
 
 /// Private claim: names the `grants` row whose end is the token's end.
@@ -304,6 +306,12 @@ impl AccessToken<'_> {
         put_key_into(&mut body, self.key_id, self.actor);
         if let Some(authentication) = self.authentication {
             authentication.put_into(&mut body);
+        }
+        if let Some(person) = self.person {
+            body.insert("userId".to_owned(), person.id.as_str().into());
+            if let Some(username) = &person.username {
+                body.insert("username".to_owned(), username.as_str().into());
+            }
         }
         body
     }

@@ -51,6 +51,16 @@ id! {
     /// `sub` of a user: the subject's key in `subjects`, never reused and never shared with a client.
     UserId
 }
+impl UserId {
+    /// In the form of a UUID (RFC 9562 §5.4), for apps that keep it in a column of that type.
+    pub fn uuid(mut bytes: [u8; 16]) -> Self {
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
+    }
+}
+
 id! {
     /// One authorization, from its code to its last refresh: the key of a `grants` row.
     GrantId

@@ -7,6 +7,7 @@ pub mod claims;
 pub mod client;
 pub mod client_auth;
 pub mod error;
+pub mod first_party;
 pub mod gateway;
 pub mod grant;
 pub mod ids;

@@ -12,6 +12,7 @@ wire_enum! {
     /// Kinds of events.
     pub enum EventKind {
         SignedIn = "signed_in",
+        SignedUp = "signed_up",
         SignInFailed = "sign_in_failed",
         SignInThrottled = "sign_in_throttled",
         SignedOut = "signed_out",

@@ -114,12 +114,8 @@ impl Store {
 
     /// Writes the grant whose code or refresh token is about to leave.
     pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
-        let insert_sql = match self.db.kind() {
-            Kind::Sqlite => INSERT_ON_SQLITE,
-            Kind::Postgres => INSERT_ON_POSTGRES,
-        };
         let (id, api_key_id) = (new.grant.id.clone(), new.grant.api_key_id.clone());
-        let statement = insert(insert_sql, new, now)?;
+        let statement = insert(insert_sql(self.db.kind()), new, now)?;
         let created = match &api_key_id {
             None => self.conditional(statement).await?,
             Some(kid) => self.create_grant_of_key(statement, kid.clone()).await?,
@@ -279,7 +275,14 @@ const INSERT_ON_POSTGRES: &str = concat!(
       ON CONFLICT (id) DO NOTHING"
 );
 
-fn insert(
+pub(super) const fn insert_sql(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Sqlite => INSERT_ON_SQLITE,
+        Kind::Postgres => INSERT_ON_POSTGRES,
+    }
+}
+
+pub(super) fn insert(
     sql: &'static str,
     new: NewGrant,
     now: Timestamp,

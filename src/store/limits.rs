@@ -1,80 +1,161 @@
-//! Sliding windows of recent attempts, one row a bucket. Which bucket, how many and for how long is for `limit.rs`.
+//! Sliding windows of recent attempts, one row a bucket. Which buckets, how many and for how long is for `limit.rs`.
 
 use sqlx::Row as _;
 
 use super::db::Conn;
-use super::{Result, Store};
+use super::{Result, Store, StoreError, column};
 use crate::protocol::time::{Span, Timestamp};
 
-/// What asking for a place came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A place that somebody wants: one of so many in the bucket's last `window`.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub bucket: String,
+    pub places: usize,
+    pub window: Span,
+    /// Without this one none of the others is taken either. One that does not bind is told of and goes without.
+    pub binds: bool,
+}
+
+/// What asking for places came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {
-    /// A place was taken; `left` more are free.
-    Yes { left: usize },
-    /// None is free before this time.
-    No { free_at: Timestamp },
+    /// All that bind were taken; `None` for one that does not and had none free.
+    Yes(Vec<Option<Taken>>),
+    /// Nothing was taken: the ask of this index has no place free before that time.
+    No { which: usize, free_at: Timestamp },
+}
+
+/// A place that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// More that are free.
+    pub left: usize,
+    /// When the next place becomes free by itself.
+    pub frees_at: Timestamp,
 }
 
 /// How far the clocks of two processes may be apart.
 const CLOCK_SKEW: Span = Span::minutes(1);
 
-/// How often a reservation is tried when others change the same bucket between its read and its write.
+/// How often a reservation is tried when others change the same buckets between its read and its write.
 const TRIES: usize = 64;
+/// Buckets that one statement reads.
+const MOST_ASKS: usize = 4;
+const OVERTAKEN: &str = "somebody else changed the bucket";
 
 impl Store {
-    /// Takes one of `places` in the bucket's last `window`, or says when the next becomes free.
-    pub async fn reserve(&self, bucket: String, places: usize, window: Span, now: Timestamp) -> Result<Reserved> {
-        self.db.write(move |conn| Box::pin(async move { reserve(conn, &bucket, places, window, now).await })).await
+    /// Takes a place in each bucket, or in none. At most four at a time, and everybody names them in the same order.
+    pub async fn reserve(&self, asks: Vec<Ask>, now: Timestamp) -> Result<Reserved> {
+        debug_assert!(asks.len() <= MOST_ASKS);
+        for _ in 0..TRIES {
+            let asks = asks.clone();
+            match self.db.write(move |conn| Box::pin(async move { reserve(conn, &asks, now).await })).await {
+                Err(StoreError::Refused(OVERTAKEN)) => {}
+                other => return other,
+            }
+        }
+        // So much contention on one bucket is itself an attack on it.
+        Ok(Reserved::No { which: 0, free_at: now + Span::from_secs(1) })
     }
 
-    /// Gives back the place that was taken at `reserved_at`, where the attempt was no fault of who made it.
-    pub async fn refund(&self, bucket: String, reserved_at: Timestamp) -> Result<()> {
+    /// Forgets all attempts of the buckets in `forgiven`, and gives back the places in `refunded`, each with the time
+    /// at which it was taken: those attempts were no fault of who made them.
+    pub async fn settle(&self, forgiven: Vec<String>, refunded: Vec<(String, Timestamp)>) -> Result<()> {
         self.db
             .write(move |conn| {
                 Box::pin(async move {
-                    for _ in 0..TRIES {
-                        let Some(old) = attempts(conn, &bucket).await? else { return Ok(()) };
-                        let mut times = decode(&old);
-                        let Some(at) = times.iter().rposition(|time| *time == reserved_at.millis()) else {
-                            return Ok(());
-                        };
-                        times.remove(at);
-                        if swap(conn, &bucket, Some(&old), &times, None).await? {
-                            return Ok(());
-                        }
+                    for bucket in &forgiven {
+                        sqlx::query("DELETE FROM limits WHERE bucket = $1").bind(bucket).execute(&mut *conn).await?;
+                    }
+                    for (bucket, taken_at) in &refunded {
+                        refund(conn, bucket, *taken_at).await?;
                     }
                     Ok(())
                 })
             })
             .await
     }
-
-    /// Forgets the bucket's attempts.
-    pub async fn clear_limit(&self, bucket: String) -> Result<()> {
-        self.db.execute(move || sqlx::query("DELETE FROM limits WHERE bucket = $1").bind(bucket.clone())).await?;
-        Ok(())
-    }
 }
 
-async fn reserve(conn: &mut Conn, bucket: &str, places: usize, window: Span, now: Timestamp) -> Result<Reserved> {
-    for _ in 0..TRIES {
-        let old = attempts(conn, bucket).await?;
-        let mut times = old.as_deref().map(decode).unwrap_or_default();
-        // Times of the far future are from before the clock was set back; they must not lock anybody out for longer
-        // than the window.
-        times.retain(|time| (now - window < Timestamp(*time)) && (Timestamp(*time) <= now + CLOCK_SKEW));
-        if times.len() >= places {
-            let oldest = times[times.len() - places.max(1)];
-            return Ok(Reserved::No { free_at: Timestamp(oldest) + window });
-        }
-        times.push(now.millis());
-        let left = places - times.len();
-        if swap(conn, bucket, old.as_deref(), &times, Some(now + window)).await? {
-            return Ok(Reserved::Yes { left });
+/// Looks at all before it takes any, so that whoever goes on trying in vain writes nothing.
+async fn reserve(conn: &mut Conn, asks: &[Ask], now: Timestamp) -> Result<Reserved> {
+    let mut found = look(conn, asks).await?;
+    for (which, (ask, old)) in asks.iter().zip(&found).enumerate() {
+        if let (true, Some(free_at)) = (ask.binds, full_until(ask, old.as_deref(), now)) {
+            return Ok(Reserved::No { which, free_at });
         }
     }
-    // So much contention on one bucket is itself an attack on it.
-    Ok(Reserved::No { free_at: now + Span::from_secs(1) })
+    let mut taken = Vec::with_capacity(asks.len());
+    for (ask, old) in asks.iter().zip(found.drain(..)) {
+        taken.push(take(conn, ask, old, now).await?);
+    }
+    Ok(Reserved::Yes(taken))
+}
+
+/// What the buckets hold, in the order of the asks.
+async fn look(conn: &mut Conn, asks: &[Ask]) -> Result<Vec<Option<Vec<u8>>>> {
+    let mut query = sqlx::query("SELECT bucket, attempts FROM limits WHERE bucket IN ($1, $2, $3, $4)");
+    for n in 0..MOST_ASKS {
+        query = query.bind(asks.get(n).map_or("", |ask| ask.bucket.as_str()));
+    }
+    let rows = query.fetch_all(conn).await?;
+    let mut found = Vec::with_capacity(asks.len());
+    for ask in asks {
+        let mut held = None;
+        for row in &rows {
+            if column::<&str>(row, "bucket")? == ask.bucket {
+                held = Some(column::<Vec<u8>>(row, "attempts")?);
+            }
+        }
+        found.push(held);
+    }
+    Ok(found)
+}
+
+/// Takes a place in one bucket; `None` where it has none and does not bind.
+async fn take(conn: &mut Conn, ask: &Ask, mut old: Option<Vec<u8>>, now: Timestamp) -> Result<Option<Taken>> {
+    for _ in 0..TRIES {
+        if full_until(ask, old.as_deref(), now).is_some() {
+            // Somebody took the last one since it was looked at: then all of this is taken back.
+            return if ask.binds { Err(StoreError::Refused(OVERTAKEN)) } else { Ok(None) };
+        }
+        let mut times = counted(ask, old.as_deref(), now);
+        times.push(now.millis());
+        if swap(conn, &ask.bucket, old.as_deref(), &times, Some(now + ask.window)).await? {
+            let frees_at = times.iter().min().map_or(now, |oldest| Timestamp(*oldest)) + ask.window;
+            return Ok(Some(Taken { left: ask.places - times.len(), frees_at }));
+        }
+        old = attempts(conn, &ask.bucket).await?;
+    }
+    Err(StoreError::Refused(OVERTAKEN))
+}
+
+/// When a place becomes free; `None` where one is.
+fn full_until(ask: &Ask, held: Option<&[u8]>, now: Timestamp) -> Option<Timestamp> {
+    let times = counted(ask, held, now);
+    let oldest = times.len().checked_sub(ask.places.max(1)).and_then(|first| times.get(first))?;
+    Some(Timestamp(*oldest) + ask.window)
+}
+
+/// The attempts within the window. Times of the far future are from before the clock was set back; they must not lock
+/// anybody out for longer than the window.
+fn counted(ask: &Ask, held: Option<&[u8]>, now: Timestamp) -> Vec<i64> {
+    let mut times = held.map(decode).unwrap_or_default();
+    times.retain(|time| (now - ask.window < Timestamp(*time)) && (Timestamp(*time) <= now + CLOCK_SKEW));
+    times
+}
+
+async fn refund(conn: &mut Conn, bucket: &str, taken_at: Timestamp) -> Result<()> {
+    for _ in 0..TRIES {
+        let Some(old) = attempts(conn, bucket).await? else { return Ok(()) };
+        let mut times = decode(&old);
+        let Some(at) = times.iter().rposition(|time| *time == taken_at.millis()) else { return Ok(()) };
+        times.remove(at);
+        if swap(conn, bucket, Some(&old), &times, None).await? {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 async fn attempts(conn: &mut Conn, bucket: &str) -> Result<Option<Vec<u8>>> {

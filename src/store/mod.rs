@@ -9,6 +9,7 @@ pub mod clients;
 pub mod consents;
 mod db;
 pub mod events;
+pub mod first_party;
 mod gather;
 pub mod grants;
 pub mod idempotency;

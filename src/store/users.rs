@@ -39,6 +39,26 @@ pub struct NewUser {
     pub disabled_at: Option<Timestamp>,
 }
 
+impl NewUser {
+    /// As they will be read once they are written at that time.
+    pub fn as_user(&self, now: Timestamp) -> User {
+        let (partner, external_id) = self.of_partner.clone().unzip();
+        User {
+            id: self.id.clone(),
+            username: self.username.clone(),
+            email: self.email.clone(),
+            email_verified: self.email_verified,
+            claims: self.claims.clone(),
+            roles: self.roles.clone(),
+            groups: self.groups.clone(),
+            partner,
+            external_id,
+            disabled_at: self.disabled_at,
+            updated_at: now,
+        }
+    }
+}
+
 /// What creating a person came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -344,13 +364,13 @@ pub(super) async fn hold(conn: &mut Conn, id: &UserId) -> Result<bool> {
     Ok(done.rows_affected() > 0)
 }
 
-const ID_TAKEN: &str = "id taken";
+pub(super) const ID_TAKEN: &str = "id taken";
 const USERNAME_TAKEN: &str = "username taken";
 pub(super) const EMAIL_TAKEN: &str = "email taken";
 /// The partner has somebody by this id.
 pub(super) const EXTERNAL_ID_TAKEN: &str = "external id taken";
 
-fn refused(why: &'static str) -> Result<Created> {
+pub(super) fn refused(why: &'static str) -> Result<Created> {
     match why {
         ID_TAKEN => Ok(Created::IdTaken),
         USERNAME_TAKEN => Ok(Created::UsernameTaken),

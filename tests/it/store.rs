@@ -23,7 +23,7 @@ use keyward::protocol::user::LoginName;
 use keyward::store::clients::ClientRecord;
 use keyward::store::events::{Event, EventKind};
 use keyward::store::grants::{GrantCreation, NewGrant};
-use keyward::store::limits::Reserved;
+use keyward::store::limits::{Ask, Reserved};
 use keyward::store::sessions::{NewSession, Proof};
 use keyward::store::users::{Created, NewUser, REALM_DIRECT};
 use keyward::store::{Store, StoreError};
@@ -290,6 +290,22 @@ mod opening {
     }
 }
 
+/// What asking for one place came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum One {
+    /// With so many left.
+    Taken(usize),
+    FreeAt(Timestamp),
+}
+
+async fn reserve_one(store: &Store, bucket: &str, places: usize, window: Span, at: Timestamp) -> One {
+    let ask = Ask { bucket: bucket.to_owned(), places, window, binds: true };
+    match store.reserve(vec![ask], at).await.expect("an answer") {
+        Reserved::Yes(taken) => One::Taken(taken[0].expect("a place that binds").left),
+        Reserved::No { free_at, .. } => One::FreeAt(free_at),
+    }
+}
+
 on_both_databases! {
     async fn of_fifty_people_who_want_one_username_one_gets_it(provider: Provider) {
         let before = rows(&provider).await;
@@ -406,7 +422,7 @@ on_both_databases! {
                 if n < 250 {
                     store.park_ticket(format!("old-{name}"), name.clone(), past).await.expect("written");
                     let earlier = at - Span::hours(1);
-                    store.reserve(format!("old-{name}"), 5, Span::minutes(15), earlier).await.expect("written");
+                    reserve_one(&store, &format!("old-{name}"), 5, Span::minutes(15), earlier).await;
                     let mut session = session_of(&user, &SessionId::from_random(fresh()), 0, past);
                     session.token_hash = random_bytes(&SystemRng);
                     begin(&store, session, None, past).await;
@@ -421,7 +437,7 @@ on_both_databases! {
         .await;
         store.revoke_access_token("live".to_owned(), FAR).await.expect("written");
         store.park_ticket("live".to_owned(), "sealed".to_owned(), FAR).await.expect("written");
-        store.reserve("live".to_owned(), 1, Span::minutes(15), at).await.expect("written");
+        reserve_one(store, "live", 1, Span::minutes(15), at).await;
         let session = SessionId::from_random(fresh());
         begin(store, session_of(&user, &session, 9, FAR), None, at).await;
         let grant = new_grant(store, &user, None).await;
@@ -450,8 +466,8 @@ on_both_databases! {
         assert_eq!(store.parked_ticket("live", at).await.expect("an answer").as_deref(), Some("sealed"));
         assert!(store.session([9; 32], IDLE, at).await.expect("an answer").is_some());
         assert!(store.grant(&grant).await.expect("an answer").is_some());
-        let taken = store.reserve("live".to_owned(), 1, Span::minutes(15), at).await.expect("an answer");
-        assert!(matches!(taken, Reserved::No { .. }), "{taken:?}");
+        let taken = reserve_one(store, "live", 1, Span::minutes(15), at).await;
+        assert!(matches!(taken, One::FreeAt(_)), "{taken:?}");
         assert_eq!(store.purge_expired(at).await.expect("purged"), 0);
     }
 
@@ -498,68 +514,68 @@ on_both_databases! {
     async fn fifty_attempts_at_once_get_no_more_places_than_there_are(provider: Provider) {
         let outcomes = at_once((0..50).map(|_| {
             let store = provider.app.store.clone();
-            async move { store.reserve("door".to_owned(), 5, Span::minutes(15), NOW).await.expect("an answer") }
+            async move { reserve_one(&store, "door", 5, Span::minutes(15), NOW).await }
         }))
         .await;
         let mut left: Vec<usize> = outcomes
             .iter()
             .filter_map(|outcome| match outcome {
-                Reserved::Yes { left } => Some(*left),
-                Reserved::No { .. } => None,
+                One::Taken(left) => Some(*left),
+                One::FreeAt(_) => None,
             })
             .collect();
         left.sort_unstable();
         assert_eq!(left, [0, 1, 2, 3, 4], "five places, each given once");
         let free_at = NOW + Span::minutes(15);
-        let refused = outcomes.iter().filter(|outcome| **outcome == Reserved::No { free_at }).count();
+        let refused = outcomes.iter().filter(|outcome| **outcome == One::FreeAt(free_at)).count();
         assert_eq!(refused, 45, "{outcomes:?}");
     }
 
     async fn places_become_free_one_by_one_as_the_window_slides(provider: Provider) {
         let store = &provider.app.store;
         let window = Span::minutes(15);
-        let reserve = async |at: Timestamp| store.reserve("door".to_owned(), 3, window, at).await.expect("an answer");
+        let reserve = async |at: Timestamp| reserve_one(store, "door", 3, window, at).await;
         let (first, second, third) = (NOW, NOW + Span::minutes(5), NOW + Span::minutes(6));
-        assert_eq!(reserve(first).await, Reserved::Yes { left: 2 });
-        assert_eq!(reserve(second).await, Reserved::Yes { left: 1 });
-        assert_eq!(reserve(third).await, Reserved::Yes { left: 0 });
-        assert_eq!(reserve(NOW + Span::minutes(7)).await, Reserved::No { free_at: first + window });
+        assert_eq!(reserve(first).await, One::Taken(2));
+        assert_eq!(reserve(second).await, One::Taken(1));
+        assert_eq!(reserve(third).await, One::Taken(0));
+        assert_eq!(reserve(NOW + Span::minutes(7)).await, One::FreeAt(first + window));
         let almost = first + window - Span::from_millis(1);
-        assert_eq!(reserve(almost).await, Reserved::No { free_at: first + window });
-        assert_eq!(reserve(first + window).await, Reserved::Yes { left: 0 }, "whoever waits as told is let in");
-        assert_eq!(reserve(first + window).await, Reserved::No { free_at: second + window });
-        assert_eq!(reserve(FAR).await, Reserved::Yes { left: 2 });
+        assert_eq!(reserve(almost).await, One::FreeAt(first + window));
+        assert_eq!(reserve(first + window).await, One::Taken(0), "whoever waits as told is let in");
+        assert_eq!(reserve(first + window).await, One::FreeAt(second + window));
+        assert_eq!(reserve(FAR).await, One::Taken(2));
     }
 
     async fn a_place_that_is_given_back_can_be_taken_again(provider: Provider) {
         let store = &provider.app.store;
         let window = Span::minutes(15);
-        let reserve = async |at: Timestamp| store.reserve("door".to_owned(), 2, window, at).await.expect("an answer");
+        let reserve = async |at: Timestamp| reserve_one(store, "door", 2, window, at).await;
         let later = NOW + Span::minutes(1);
-        assert_eq!(reserve(NOW).await, Reserved::Yes { left: 1 });
-        assert_eq!(reserve(later).await, Reserved::Yes { left: 0 });
-        store.refund("door".to_owned(), later).await.expect("refunded");
+        assert_eq!(reserve(NOW).await, One::Taken(1));
+        assert_eq!(reserve(later).await, One::Taken(0));
+        store.settle(vec![], vec![("door".to_owned(), later)]).await.expect("refunded");
         // What was never taken cannot be given back.
-        store.refund("door".to_owned(), later).await.expect("no such place");
-        store.refund("nowhere".to_owned(), later).await.expect("no such bucket");
-        assert_eq!(reserve(later).await, Reserved::Yes { left: 0 });
-        assert_eq!(reserve(later).await, Reserved::No { free_at: NOW + window });
-        store.clear_limit("door".to_owned()).await.expect("forgotten");
-        assert_eq!(reserve(later).await, Reserved::Yes { left: 1 });
+        store.settle(vec![], vec![("door".to_owned(), later)]).await.expect("no such place");
+        store.settle(vec![], vec![("nowhere".to_owned(), later)]).await.expect("no such bucket");
+        assert_eq!(reserve(later).await, One::Taken(0));
+        assert_eq!(reserve(later).await, One::FreeAt(NOW + window));
+        store.settle(vec!["door".to_owned()], vec![]).await.expect("forgotten");
+        assert_eq!(reserve(later).await, One::Taken(1));
     }
 
     async fn fifty_refunds_at_once_give_back_exactly_what_they_took(provider: Provider) {
         at_once((0..50).map(|_| {
             let store = provider.app.store.clone();
             async move {
-                let taken = store.reserve("busy".to_owned(), 100, Span::minutes(15), NOW).await.expect("an answer");
-                assert!(matches!(taken, Reserved::Yes { .. }), "{taken:?}");
-                store.refund("busy".to_owned(), NOW).await.expect("refunded");
+                let taken = reserve_one(&store, "busy", 100, Span::minutes(15), NOW).await;
+                assert!(matches!(taken, One::Taken(_)), "{taken:?}");
+                store.settle(vec![], vec![("busy".to_owned(), NOW)]).await.expect("refunded");
             }
         }))
         .await;
-        let last = provider.app.store.reserve("busy".to_owned(), 100, Span::minutes(15), NOW).await;
-        assert_eq!(last.expect("an answer"), Reserved::Yes { left: 99 });
+        let last = reserve_one(&provider.app.store, "busy", 100, Span::minutes(15), NOW).await;
+        assert_eq!(last, One::Taken(99));
     }
 
     /// Of two requests the one that looked at its clock first may be the second to take its place; so it is all the
@@ -568,29 +584,29 @@ on_both_databases! {
         let store = &provider.app.store;
         let window = Span::minutes(15);
         let (behind, ahead) = (NOW, NOW + Span::from_millis(3));
-        let reserve = async |at: Timestamp| store.reserve("door".to_owned(), 5, window, at).await.expect("an answer");
-        assert_eq!(reserve(ahead).await, Reserved::Yes { left: 4 });
-        assert_eq!(reserve(behind).await, Reserved::Yes { left: 3 });
-        store.refund("door".to_owned(), ahead).await.expect("refunded");
-        store.refund("door".to_owned(), behind).await.expect("refunded");
-        assert_eq!(reserve(ahead).await, Reserved::Yes { left: 4 }, "nothing is taken any more");
+        let reserve = async |at: Timestamp| reserve_one(store, "door", 5, window, at).await;
+        assert_eq!(reserve(ahead).await, One::Taken(4));
+        assert_eq!(reserve(behind).await, One::Taken(3));
+        store.settle(vec![], vec![("door".to_owned(), ahead)]).await.expect("refunded");
+        store.settle(vec![], vec![("door".to_owned(), behind)]).await.expect("refunded");
+        assert_eq!(reserve(ahead).await, One::Taken(4), "nothing is taken any more");
     }
 
     async fn a_clock_that_was_set_back_locks_nobody_out_for_longer_than_the_window(provider: Provider) {
         let store = &provider.app.store;
         let window = Span::minutes(15);
-        let reserve = async |at: Timestamp| store.reserve("door".to_owned(), 2, window, at).await.expect("an answer");
+        let reserve = async |at: Timestamp| reserve_one(store, "door", 2, window, at).await;
         reserve(NOW).await;
         reserve(NOW).await;
         let back = NOW - Span::hours(6);
         match reserve(back).await {
-            Reserved::Yes { .. } => {}
-            Reserved::No { free_at } => {
+            One::Taken(_) => {}
+            One::FreeAt(free_at) => {
                 assert!(free_at <= back + window, "told to wait {}", free_at - back);
                 // A minute later somebody tries again; that must not begin the wait anew.
                 reserve(back + Span::minutes(1)).await;
                 let after = reserve(free_at).await;
-                assert!(matches!(after, Reserved::Yes { .. }), "told to come at {free_at:?}, and then: {after:?}");
+                assert!(matches!(after, One::Taken(_)), "told to come at {free_at:?}, and then: {after:?}");
             }
         }
     }

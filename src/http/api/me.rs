@@ -1,14 +1,16 @@
 //! Who somebody is, to whatever credential they show.
 
-use axum::extract::State;
 use axum::response::Response;
+use http::StatusCode;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode};
+use http::request::Parts;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::openapi::Problems;
+use crate::http::error::{BearerError, Fault};
+use crate::http::extract::authenticated::{Authenticated, Required};
 use crate::http::extract::bearer::{self, Bearer};
 use crate::http::extract::peer::ClientAddress;
 use crate::http::extract::session;
@@ -17,6 +19,7 @@ use crate::http::{Shared, respond};
 use crate::protocol::claims::{self, ClaimsRequest};
 use crate::protocol::scope::{STANDARD, ScopeSet};
 use crate::protocol::user::User;
+use crate::store::sessions::SignedIn;
 
 /// A person, as far as the credential's scopes tell of them: `profile` brings the name, `email` the address, `roles`
 /// and `groups` themselves. A browser's own session tells everything.
@@ -41,24 +44,43 @@ impl Me {
         let username = user.username.clone().filter(|_| scope.contains("profile"));
         Self { id: user.id.as_str().to_owned(), username, claims }
     }
+
+    fn of_session(signed_in: &SignedIn) -> Self {
+        let all: ScopeSet = STANDARD.iter().map(|scope| (*scope).to_owned()).collect();
+        Self::of(&signed_in.user, signed_in.session.key.as_ref().map_or(&all, |key| &key.scope))
+    }
 }
 
 /// Who this is: to a key, a token or a browser's session.
 #[utoipa::path(get, path = "/v1/me", tag = "me", security(("bearer" = []), ("session" = [])),
     responses((status = 200, body = Me), Problems))]
-pub async fn me(State(web): State<Shared>, headers: HeaderMap, address: ClientAddress) -> Result<Response, Problem> {
-    if headers.contains_key(AUTHORIZATION) {
-        let text = bearer::of_header(&headers)?;
-        let bearer = Bearer::find(&web.app, &text, address).await?;
-        let Some(user) = bearer.user() else {
-            return Err(Problem::forbidden("insufficient_scope", "this token is a client's own and about nobody"));
+pub async fn me(Required(me): Required<Me>) -> Response {
+    respond::json(StatusCode::OK, &me)
+}
+
+/// Whoever has a key, a token or a browser's session.
+impl Authenticated for Me {
+    type Rejection = Problem;
+
+    async fn authenticate(web: &Shared, parts: &Parts) -> Result<Result<Self, Problem>, Fault> {
+        if !parts.headers.contains_key(AUTHORIZATION) {
+            return Ok(match session::current(web, &parts.headers).await? {
+                Some(signed_in) => Ok(Self::of_session(&signed_in)),
+                None => Err(Problem::unauthorized("unauthorized", "this call needs a key, a token or a session")),
+            });
+        }
+        let address = parts.extensions.get::<ClientAddress>().copied().unwrap_or(ClientAddress(None));
+        let found = match bearer::of_header(&parts.headers) {
+            Ok(text) => Bearer::find(&web.app, &text, address).await,
+            Err(error) => Err(error),
         };
-        return Ok(respond::json(StatusCode::OK, &Me::of(user, bearer.scope())));
+        Ok(match found {
+            Err(BearerError::Fault(fault)) => return Err(fault),
+            Err(error) => Err(error.into()),
+            Ok(bearer) => match bearer.user() {
+                Some(user) => Ok(Self::of(user, bearer.scope())),
+                None => Err(Problem::forbidden("insufficient_scope", "this token is a client's own and about nobody")),
+            },
+        })
     }
-    let Some(signed_in) = session::current(&web, &headers).await? else {
-        return Err(Problem::unauthorized("unauthorized", "this call needs a key, a token or a session"));
-    };
-    let all: ScopeSet = STANDARD.iter().map(|scope| (*scope).to_owned()).collect();
-    let scope = signed_in.session.key.as_ref().map_or(&all, |key| &key.scope);
-    Ok(respond::json(StatusCode::OK, &Me::of(&signed_in.user, scope)))
 }

@@ -63,7 +63,7 @@ impl Bearer {
         match Self::look_up(app, text, address, for_us).await? {
             Ok(Self::Token(live)) if !claims::audience(&live.token.claims).contains(&app.metadata.issuer.as_str()) => {}
             Ok(bearer) => return Ok(bearer),
-            Err(Rejected::Throttled { retry_after }) => return Err(BearerError::Throttled { retry_after }),
+            Err(Rejected::Throttled(throttled)) => return Err(BearerError::Throttled(throttled)),
             Err(Rejected::Bad) => {}
         }
         Err(refused().into())

@@ -18,6 +18,8 @@ pub struct Cookie {
 pub const SESSION: Cookie = Cookie { name: "keyward_session", shared: false };
 /// What form tokens are bound to; it says nothing about who somebody is.
 pub const BROWSER: Cookie = Cookie { name: "keyward_browser", shared: false };
+/// Who signed in with this browser before, told to nobody but us.
+pub const DEVICE: Cookie = Cookie { name: "keyward_device", shared: false };
 /// What gateways on other hosts take in the place of the session's secret.
 pub const GATEWAY: Cookie = Cookie { name: "keyward_gateway", shared: true };
 

@@ -52,7 +52,9 @@ impl Credential {
     async fn of_bearer(app: &App, text: &str, address: ClientAddress) -> Result<std::result::Result<Self, Trouble>> {
         let bearer = match Bearer::look_up(app, text, address, |_, _| true).await? {
             Ok(bearer) => bearer,
-            Err(Rejected::Throttled { retry_after }) => return Ok(Err(Trouble::TooManyAttempts { retry_after })),
+            Err(Rejected::Throttled(throttled)) => {
+                return Ok(Err(Trouble::TooManyAttempts { retry_after: throttled.retry_after }));
+            }
             Err(Rejected::Bad) if ApiKey::claims(text) => return Ok(Err(Trouble::InvalidApiKey)),
             Err(Rejected::Bad) if live::has_expired(app, text, app.now()) => return Ok(Err(Trouble::TokenExpired)),
             Err(Rejected::Bad) => return Ok(Err(Trouble::InvalidToken)),

@@ -1,6 +1,7 @@
 //! JSON bodies of the API. A wrong content type is refused before anything is read: a page of another site can post
 //! forms and plain text to us, but no JSON without being asked for permission first (CORS).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -10,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::params::is_media_type;
 use crate::http::problem::Problem;
@@ -26,10 +28,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
-            return Err(unsupported());
+            return Err(BadBody::MediaType.into());
         }
         let body = read(request, state).await?;
-        parse(&body).map(Self)
+        Ok(Self(parse(&body)?))
     }
 }
 
@@ -41,29 +43,79 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
         let body = read(request, state).await?;
         match (body.is_empty(), json) {
             (true, _) => Ok(Self(None)),
-            (false, false) => Err(unsupported()),
-            (false, true) => parse(&body).map(|body| Self(Some(body))),
+            (false, false) => Err(BadBody::MediaType.into()),
+            (false, true) => Ok(Self(Some(parse(&body)?))),
         }
     }
 }
 
-fn unsupported() -> Problem {
-    let detail = "the body must be JSON, with content-type application/json";
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+/// Why a body is not what it should be; each part of the interface says it in its own form.
+#[derive(Debug)]
+pub enum BadBody {
+    MediaType,
+    /// In words for developers.
+    Malformed(Cow<'static, str>),
 }
 
-pub(super) async fn read<S: Send + Sync>(mut request: Request, state: &S) -> Result<Bytes, Problem> {
+impl From<BadBody> for Problem {
+    fn from(bad: BadBody) -> Self {
+        match bad {
+            BadBody::MediaType => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", MEDIA_TYPE),
+            BadBody::Malformed(detail) => Self::invalid_request(detail),
+        }
+    }
+}
+
+/// What a body must be.
+pub const MEDIA_TYPE: &str = "the body must be JSON, with content-type application/json";
+
+/// The members of a body whose meaning somebody else judges: any JSON object that names each of them once.
+pub async fn members<S: Send + Sync>(request: Request, state: &S) -> Result<Map<String, Value>, BadBody> {
+    if !is_json(request.headers()) {
+        return Err(BadBody::MediaType);
+    }
+    let Members(members) = parse(&read(request, state).await?)?;
+    Ok(members)
+}
+
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(serde::de::Error::custom("a member stands there twice"));
+                    }
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Once)
+    }
+}
+
+pub(super) async fn read<S: Send + Sync>(mut request: Request, state: &S) -> Result<Bytes, BadBody> {
     let fate = BodyFate::of(&mut request);
     Bytes::from_request(request, state).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             fate.set_too_large();
         }
-        Problem::invalid_request("the body is too large or broke off")
+        BadBody::Malformed("the body is too large or broke off".into())
     })
 }
 
 /// The parser's words name members and places, and quote no value but where one has the wrong type.
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadBody> {
     let mut text = serde_json::Deserializer::from_slice(body);
     let parsed = object(&mut text).and_then(|value| text.end().map(|()| value));
     let value: T = parsed.map_err(|error| {
@@ -78,10 +130,10 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             }
             _ => format!("the body is no JSON (line {}, column {})", error.line(), error.column()),
         };
-        Problem::invalid_request(detail)
+        BadBody::Malformed(detail.into())
     })?;
     if body.contains(&0) || holds_escaped_nul(body) {
-        return Err(Problem::invalid_request("U+0000 may stand nowhere"));
+        return Err(BadBody::Malformed("U+0000 may stand nowhere".into()));
     }
     Ok(value)
 }

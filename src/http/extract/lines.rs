@@ -29,6 +29,6 @@ impl<S: Send + Sync> FromRequest<S> for Lines {
             let detail = "the body must be one JSON object a line, with content-type application/x-ndjson";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
-        json::read(request, state).await.map(Self)
+        Ok(Self(json::read(request, state).await?))
     }
 }

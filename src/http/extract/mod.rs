@@ -1,5 +1,6 @@
 //! What handlers take from a request. Each extractor owns its refusal, so that no answer is in a framework's words.
 
+pub mod authenticated;
 pub mod bearer;
 pub mod client;
 pub mod cookie;

@@ -4,9 +4,12 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
-use http::HeaderMap;
+use http::header::{AUTHORIZATION, Entry as HeaderEntry};
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+
+const FORWARDED_AUTHORIZATION: HeaderName = HeaderName::from_static("x-forwarded-authorization");
 
 /// The client's address; `None` where there is none (unix sockets).
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,18 @@ pub fn client_address(request: &Request, trusted: &[IpNet]) -> Option<IpAddr> {
         }
     }
     nearest
+}
+
+/// What a trusted API gateway forwards in a header of its own, because it put its own credential into `Authorization`,
+/// takes that one's place; two of it are as wrong there as here.
+pub fn take_forwarded_authorization(headers: &mut HeaderMap) {
+    let HeaderEntry::Occupied(forwarded) = headers.entry(FORWARDED_AUTHORIZATION) else { return };
+    let (_, values) = forwarded.remove_entry_mult();
+    let values: Vec<HeaderValue> = values.collect();
+    headers.remove(AUTHORIZATION);
+    for value in values {
+        headers.append(AUTHORIZATION, value);
+    }
 }
 
 /// Addresses of `X-Forwarded-For` or `Forwarded` (RFC 7239), left to right over all their lines. A proxy that sets

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::SET_COOKIE;
 
-use super::cookie::{GATEWAY, SESSION};
+use super::cookie::{DEVICE, GATEWAY, SESSION};
 use crate::app::App;
 use crate::crypto::digest::sha256;
-use crate::crypto::gateway_cookie;
 use crate::crypto::secret::Secret;
+use crate::crypto::{device_cookie, gateway_cookie};
 use crate::http::Web;
 use crate::http::error::Fault;
 use crate::live;
-use crate::protocol::ids::ClientId;
+use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::interaction::Consent;
 use crate::protocol::time::Span;
 use crate::store::Result;
@@ -63,6 +63,20 @@ pub fn set_cookies(
     for cookie in cookies {
         headers.append(SET_COOKIE, cookie.ok_or_else(|| Fault::new("a session cookie could not be written"))?);
     }
+    Ok(())
+}
+
+/// Notes in this browser that somebody proved with it who they are, beside those who did before.
+pub fn remember_device(
+    web: &Web,
+    request: &HeaderMap,
+    response: &mut HeaderMap,
+    user: &UserId,
+) -> std::result::Result<(), Fault> {
+    let before = DEVICE.read(request, web.secure);
+    let value = device_cookie::remember(&web.app.keys.server.devices, user, before.as_deref(), web.app.now());
+    let cookie = DEVICE.set(&value, Some(device_cookie::LIFETIME), web.secure);
+    response.append(SET_COOKIE, cookie.ok_or_else(|| Fault::new("a device's cookie could not be written"))?);
     Ok(())
 }
 

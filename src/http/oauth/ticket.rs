@@ -71,7 +71,7 @@ impl Ticket {
         }
         let now = web.app.now();
         if let Err(throttled) = web.app.limits.reserve(Action::ParkTicket { from }, now).await.map_err(Fault::from)? {
-            return Err(PageError::throttled(throttled.retry_after));
+            return Err(PageError::throttled(throttled));
         }
         let id = random_token::<16>(web.app.rng.as_ref());
         web.app.store.park_ticket(id.clone(), sealed, self.issued_at + SIGN_IN_LIFETIME).await.map_err(Fault::from)?;

@@ -138,7 +138,7 @@ async fn decide(
             let key = match api_keys::check(app, &request.unverified_key, address.0, opens).await? {
                 Ok(key) => Some(key),
                 Err(Rejected::Bad) => None,
-                Err(Rejected::Throttled { retry_after }) => return Err(TokenError::throttled(retry_after)),
+                Err(Rejected::Throttled(throttled)) => return Err(TokenError::throttled(throttled)),
             };
             let facts = api_key::Facts {
                 from: address.0,

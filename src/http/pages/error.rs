@@ -8,7 +8,9 @@ use super::view::{ErrorPage, Fact, Link};
 use super::{Forms, html};
 use crate::http::Web;
 use crate::http::error::{Fault, with_retry_after};
+use crate::http::rate_limit::with_throttle;
 use crate::http::serve::BodyProblem;
+use crate::limit::Throttled;
 use crate::protocol::authorize::Unaddressed;
 use crate::protocol::client::Client;
 use crate::protocol::error::Error;
@@ -28,6 +30,7 @@ struct Content {
     /// The way back to the app: address and name.
     back: Option<(String, String)>,
     retry_after: Option<Span>,
+    throttled: Option<Throttled>,
     /// For the log alone.
     detail: Option<String>,
     fault: Option<Fault>,
@@ -43,6 +46,7 @@ impl PageError {
             facts: Vec::new(),
             back: None,
             retry_after: None,
+            throttled: None,
             detail: None,
             fault: None,
         }))
@@ -129,14 +133,14 @@ impl PageError {
     }
 
     /// Too many large requests from one network.
-    pub fn throttled(retry_after: Span) -> Self {
+    pub fn throttled(throttled: Throttled) -> Self {
         let mut page = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "Please wait",
             "Too many requests from your network",
             "We can’t take another one just now. Wait a few minutes and try again.",
         );
-        page.0.retry_after = Some(retry_after);
+        page.0.throttled = Some(throttled);
         page
     }
 
@@ -242,6 +246,9 @@ impl PageError {
         let mut response = html(content.status, &page, Forms::None);
         if let Some(wait) = content.retry_after {
             response = with_retry_after(response, wait);
+        }
+        if let Some(throttled) = content.throttled {
+            response = with_throttle(response, &throttled);
         }
         if let Some(fault) = content.fault {
             response.extensions_mut().insert(fault);

@@ -12,16 +12,20 @@ use crate::account::password::{self, Attempt, Outcome, Verified};
 use crate::account::sessions;
 use crate::crypto::secret::Secret;
 use crate::http::error::{Fault, with_retry_after};
+use crate::http::extract::cookie::DEVICE;
 use crate::http::extract::csrf::{Browser, refuse_foreign};
 use crate::http::extract::params::{FormParams, QueryParams};
 use crate::http::extract::peer::ClientAddress;
 use crate::http::extract::session;
 use crate::http::oauth::authorize::step_to;
 use crate::http::oauth::ticket::Ticket;
+use crate::http::rate_limit::with_throttle;
 use crate::http::{Shared, Web, respond};
+use crate::limit::Quota;
 use crate::protocol::metadata::path;
 use crate::protocol::params::Params;
 use crate::protocol::time::Span;
+use crate::protocol::user::LoginName;
 use crate::store::sessions::SignedIn;
 
 /// Whom the forms of this page speak for: nobody yet, or the one whose account is offered to go on with.
@@ -120,16 +124,16 @@ pub async fn submit(
         let text = "Type your name and your password.";
         return render(&web, &visit, username, Some(Word::refusal(StatusCode::BAD_REQUEST, text))).await;
     }
-    match password::check_password(&web.app, attempt(&form, address)).await.map_err(Fault::from)? {
-        Outcome::SignedIn(verified) => welcome(&web, address, &visit, &verified).await,
-        Outcome::Refused { left } => {
+    match password::check(&web.app, attempt(&web, &headers, &form, address)).await.map_err(Fault::from)? {
+        Outcome::SignedIn(verified) => welcome(&web, &headers, address, &visit, &verified).await,
+        Outcome::Refused(Quota { left, .. }) => {
             // 200: the page was asked for again, by a person. Password managers take another status for an outage.
             render(&web, &visit, username, Some(Word::refusal(StatusCode::OK, &refusal(left)))).await
         }
-        Outcome::Throttled { retry_after } => {
-            let text = format!("Too many tries. Wait {} and try again.", in_words(retry_after));
+        Outcome::Throttled(throttled) => {
+            let text = format!("Too many tries. Wait {} and try again.", in_words(throttled.retry_after));
             let word = Word::remark(StatusCode::TOO_MANY_REQUESTS, &text);
-            Ok(with_retry_after(render(&web, &visit, username, Some(word)).await?, retry_after))
+            Ok(with_throttle(render(&web, &visit, username, Some(word)).await?, &throttled))
         }
         Outcome::Overloaded { retry_after } => {
             let text = "Many people are signing in just now. Wait a few seconds and try again.";
@@ -140,7 +144,13 @@ pub async fn submit(
 }
 
 /// The right password: a session, and on with the sign-in.
-async fn welcome(web: &Web, address: ClientAddress, visit: &Visit, verified: &Verified) -> Result<Response, PageError> {
+async fn welcome(
+    web: &Web,
+    headers: &HeaderMap,
+    address: ClientAddress,
+    visit: &Visit,
+    verified: &Verified,
+) -> Result<Response, PageError> {
     // Where it goes on is settled before anything is written.
     let next = match &visit.ticket {
         Some(ticket) => step_to(web, address, path::AUTHORIZE_RESUME, ticket).await?,
@@ -151,6 +161,7 @@ async fn welcome(web: &Web, address: ClientAddress, visit: &Visit, verified: &Ve
         Some(secret) => {
             let mut response = next;
             session::set_cookies(web, response.headers_mut(), &secret, web.app.config.sessions.absolute)?;
+            session::remember_device(web, headers, response.headers_mut(), &verified.user.id)?;
             Ok(response)
         }
         None => {
@@ -160,11 +171,14 @@ async fn welcome(web: &Web, address: ClientAddress, visit: &Visit, verified: &Ve
     }
 }
 
-fn attempt(form: &Params, address: ClientAddress) -> Attempt {
+fn attempt(web: &Web, headers: &HeaderMap, form: &Params, address: ClientAddress) -> Attempt {
+    let typed = form.get("username").unwrap_or_default();
     Attempt {
-        username: form.get("username").unwrap_or_default().to_owned(),
+        name: LoginName::parse(typed).map_err(|_| typed.to_owned()),
         password: Secret::new(form.get("password").unwrap_or_default().to_owned()),
         address: address.0,
+        device: DEVICE.read(headers, web.secure),
+        client: None,
     }
 }
 

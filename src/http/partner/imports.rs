@@ -86,7 +86,7 @@ pub async fn create(State(web): State<Shared>, Caller(partner): Caller, lines: L
 
 /// What a line asks for, or the code of what is wrong with it.
 fn read(line: &[u8]) -> Result<Registration, &'static str> {
-    let user: NewUser = json::parse(line).map_err(|problem| problem.code())?;
+    let user: NewUser = json::parse(line).map_err(|bad| Problem::from(bad).code())?;
     match user.read() {
         Ok((registration, None)) => Ok(registration),
         Ok((_, Some(_))) => Err("api_key_not_possible"),

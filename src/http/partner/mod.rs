@@ -59,7 +59,7 @@ async fn credential(
         return match api_keys::check_partners(app, &text, address.0).await? {
             Ok((key, client)) => Ok((client, key.record.scopes.clone())),
             Err(Rejected::Bad) => Err(refused().into()),
-            Err(Rejected::Throttled { retry_after }) => Err(Problem::throttled(retry_after)),
+            Err(Rejected::Throttled(throttled)) => Err(Problem::throttled(throttled)),
         };
     }
     let live = live::access_token(app, &text, app.now()).await?.ok_or_else(refused)?;

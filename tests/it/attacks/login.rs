@@ -218,10 +218,12 @@ on_both_databases! {
 
         let page = browser.submit(&sign_in, &[("username", "alice"), ("password", "correct horse")]).await;
         let planted = cookies_of(&page);
-        assert_eq!(planted.len(), 1, "{planted:?}");
-        let (pair, attributes) = planted[0].split_once("; ").unwrap();
-        assert!(pair.len() - SESSION.len() > 43, "{pair}");
-        assert!(pair.starts_with(SESSION));
-        assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Lax; Max-Age=2592000; Secure");
+        assert_eq!(planted.len(), 2, "{planted:?}");
+        for (line, name, days) in [(&planted[0], SESSION, 30), (&planted[1], "__Host-keyward_device", 180)] {
+            let (pair, attributes) = line.split_once("; ").unwrap();
+            assert!(pair.starts_with(&format!("{name}=")) && pair.len() - name.len() > 32, "{pair}");
+            let age = days * 86_400;
+            assert_eq!(attributes, format!("Path=/; HttpOnly; SameSite=Lax; Max-Age={age}; Secure"));
+        }
     }
 }

@@ -38,7 +38,7 @@ pub fn challenge() -> &'static str {
 }
 
 /// What stands behind `issuer` and `listen`. `web` is confidential and asks for consent, `first` is first-party, `spa` is public, `machine` acts for itself,
-/// `platform` turns keys into tokens, `rs` serves a resource. Secrets are the ids with `-secret` behind.
+/// `platform` turns keys into tokens, `rs` serves a resource, `study` and `game` have the sign-in APIs. Secrets are the ids with `-secret` behind.
 pub const CONFIG: &str = r#"
 data_dir = "data"
 key_dir = "keys"
@@ -57,6 +57,10 @@ name = "teach"
 requires_role = "teacher"
 [sign_in_apis.api_key]
 client_id = "platform"
+[sign_in_apis.username]
+client_id = "study"
+[sign_in_apis.device]
+client_id = "game"
 [[resources]]
 uri = "https://quiz.test"
 scopes = ["quiz.read"]
@@ -147,6 +151,14 @@ client_name = "Globex"
 grant_types = ["client_credentials", "urn:keyward:oauth:grant-type:api-key"]
 scope = "openid profile email quiz.read partner.users"
 partner = true
+[[clients]]
+client_id = "study"
+scope = "openid profile quiz.read teach"
+allowed_origins = ["https://study.test"]
+[[clients]]
+client_id = "game"
+token_endpoint_auth_method = "none"
+scope = "openid email profile"
 [[users]]
 username = "alice"
 email = "alice@example.com"
