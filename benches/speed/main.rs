@@ -9,6 +9,7 @@ mod process;
 mod report;
 mod rows;
 mod seed;
+mod sign_in;
 mod slow;
 
 use std::path::PathBuf;
@@ -45,7 +46,8 @@ const LOG_SETTLES: Duration = Duration::from_millis(300);
 
 const USAGE: &str = "cargo bench -- [OPTIONS]
   --quick              short runs over smaller tables: shows that it works, and little else
-  --only ROW           only this row (repeatable): discovery, jwks, cc-rs256, …, process, import, slow
+  --only ROW           only this row (repeatable): discovery, jwks, cc-rs256, …, process, import, slow,
+                       sign-in
   --database NAME      only sqlite or postgres (default: SQLite, and PostgreSQL where KEYWARD_TEST_POSTGRES is set)
   --large ROWS         people and grants in the large database; 0 leaves it out (default 1000000)
   --binary PATH        measure this program instead of the one just built
@@ -97,11 +99,11 @@ impl Options {
         options.large = large.unwrap_or(if options.quick { 10 * SMALL } else { 1000 * SMALL });
         ensure!(options.large == 0 || options.large >= SMALL, "--large: at least {SMALL}");
         let known = |name: &String| {
-            matches!(name.as_str(), "process" | "import" | "slow") || ROWS.iter().any(|r| r.key == *name)
+            matches!(name.as_str(), "process" | "import" | "slow" | "sign-in") || ROWS.iter().any(|r| r.key == *name)
         };
         if let Some(unknown) = options.only.iter().find(|name| !known(name)) {
             let keys: Vec<&str> = ROWS.iter().map(|row| row.key).collect();
-            bail!("--only {unknown}: {}, process, import or slow", keys.join(", "));
+            bail!("--only {unknown}: {}, process, import, slow or sign-in", keys.join(", "));
         }
         if options.backends.contains(&Backend::Postgres) && options.server.is_empty() {
             bail!("PostgreSQL needs KEYWARD_TEST_POSTGRES; run: tests/postgres --durable cargo bench");
@@ -187,6 +189,13 @@ async fn measure_backend(options: &Options, backend: Backend, first: bool, repor
     let results = measure_rows(options, backend, &small, large.as_ref(), &mut figures).await?;
     if first && options.wants("slow") {
         figures.push(slow_clients(options, &small).await?);
+    }
+    if first && options.wants("sign-in") {
+        let mut command = small.serve(&options.binary);
+        command.args(["--set", sign_in::TRUSTED]);
+        let (server, _) = Server::start(command, small.address, &small.path("log"), path::JWKS)?;
+        figures.extend(sign_in::figures(&server, &small, options.quick).await?);
+        server.terminate()?;
     }
     if !results.is_empty() {
         report.rows(name, &results, (SMALL, options.large));

@@ -223,6 +223,15 @@ client_secret = "{SECRET}"
 grant_types = ["client_credentials"]
 scope = "partner.users"
 partner = true
+
+[[clients]]
+client_id = "bench-game"
+token_endpoint_auth_method = "none"
+scope = "profile email"
+access_token_signed_response_alg = "ES256"
+
+[sign_in_apis.device]
+client_id = "bench-game"
 "#
     );
     // The log and the metrics are what collectors read. Tokens outlive the run. All our connections come from one

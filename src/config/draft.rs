@@ -11,6 +11,8 @@ use super::error::{ConfigError, ConfigErrors, Origin};
 use super::kind::{Kind, parse_value};
 use super::mail;
 use super::settings::{Entry, SIGN_IN_APIS, entries, entry};
+use crate::protocol::client::{AuthMethod, GrantType};
+use crate::protocol::scope::OFFLINE_ACCESS;
 
 #[derive(Debug, Default)]
 pub struct Draft {
@@ -109,7 +111,7 @@ impl Draft {
     /// Fills in what no source has said.
     pub fn fill_defaults(&mut self) {
         let base = self.base.clone();
-        self.default_grant_types();
+        self.default_sign_in_clients();
         for entry in entries() {
             let Some(default) = entry.default.as_deref().and_then(parse_value) else { continue };
             let Ok(default) = entry.kind.check(&default, &base) else { continue };
@@ -124,17 +126,27 @@ impl Draft {
         mail::fill_defaults(&mut self.values);
     }
 
-    /// A client that only plain calls act as uses no grant, whatever RFC 7591 says of one that names none.
-    fn default_grant_types(&mut self) {
-        let text = |table: &Table| table.get("client_id").and_then(Value::as_str).map(str::to_owned);
+    /// A client that only plain calls act as uses no grant and authenticates nowhere, whatever RFC 7591 says of one
+    /// that does not say so.
+    fn default_sign_in_clients(&mut self) {
+        let text = |table: &Table, key: &str| table.get(key).and_then(Value::as_str).map(str::to_owned);
         let mut named = Vec::new();
         for api in SIGN_IN_APIS {
-            named.extend(tables(&mut self.values, api, false).into_iter().filter_map(|(_, table)| text(table)));
+            let tables = tables(&mut self.values, api, false);
+            named.extend(tables.into_iter().filter_map(|(_, table)| text(table, "client_id")));
         }
         for (_, client) in tables(&mut self.values, "clients[]", false) {
-            let silent = !client.contains_key("grant_types") && !client.contains_key("redirect_uris");
-            if silent && text(client).is_some_and(|id| named.contains(&id)) {
-                client.insert("grant_types".to_owned(), Value::Array(Vec::new()));
+            let is_named = text(client, "client_id").is_some_and(|id| named.contains(&id));
+            if !is_named || client.contains_key("redirect_uris") {
+                continue;
+            }
+            let refreshes =
+                text(client, "scope").is_some_and(|scope| scope.split(' ').any(|token| token == OFFLINE_ACCESS));
+            let grants = refreshes.then(|| Value::String(GrantType::RefreshToken.to_string()));
+            client.entry("grant_types").or_insert_with(|| Value::Array(grants.into_iter().collect()));
+            if !client.contains_key("client_secret") && !client.contains_key("client_secret_file") {
+                let none = Value::String(AuthMethod::None.to_string());
+                client.entry("token_endpoint_auth_method").or_insert(none);
             }
         }
     }

@@ -363,6 +363,27 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_a_sign_in_api_needs_nothing_but_its_name() {
+        let text = |more: &str| {
+            format!("[sign_in_apis.username]\nclient_id = \"study\"\n[[clients]]\nclient_id = \"study\"\n{more}")
+        };
+        for (more, grants, public) in [
+            ("", &[][..], true),
+            ("scope = \"openid offline_access\"", &[GrantType::RefreshToken], true),
+            ("grant_types = [\"client_credentials\"]\nclient_secret = \"s\"", &[GrantType::ClientCredentials], false),
+            ("redirect_uris = [\"https://a.test/cb\"]\nclient_secret = \"s\"", &[GrantType::AuthorizationCode], false),
+        ] {
+            let config = config(&text(more)).expect("a configuration").config;
+            let metadata = &config.clients[0].metadata;
+            assert_eq!((metadata.grant_types.as_slice(), metadata.is_public()), (grants, public), "{more}");
+            let api = config.sign_in_apis.username.expect("an API");
+            assert_eq!((api.client_id.as_str(), api.password_min_length), ("study", 6));
+        }
+        let warnings = config("[sign_in_apis.device]\nclient_id = \"game\"").expect("a configuration").warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains("no client of this file"), "{warnings:?}");
+    }
+
+    #[test]
     fn a_declared_client_is_what_it_says_and_has_the_defaults_of_registration() {
         let loaded = config("[[clients]]\nclient_id = \"a\"\n[[clients]]\nclient_id = \"b\"\ngrant_types = [\"client_credentials\"]\nscope = \"quiz.read  openid\"\naccess_token_ttl = \"7d\"").expect("a configuration");
         let [plain, own] = &loaded.config.clients[..] else { panic!("two clients") };
