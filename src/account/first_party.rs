@@ -75,6 +75,18 @@ pub enum FirstPartyError {
     Hash(#[from] crate::crypto::password::PasswordError),
 }
 
+/// Counts a call of the username API, whatever will come of it. The last one before a pause is told.
+pub async fn count(app: &App, caller: &Caller<'_>) -> Result<std::result::Result<Place, Throttled>> {
+    let taken = app.limits.reserve(Action::UsernameApi { from: caller.address }, app.now()).await?;
+    if let Ok(Place { quota: Quota { name, left: 0, .. }, .. }) = &taken {
+        let detail = [("limit", *name)];
+        let client_id = Some(&caller.client.id);
+        let about = About { client_id, address: caller.address, detail: &detail, ..About::default() };
+        audit::record(app, EventKind::SignInThrottled, about).await?;
+    }
+    Ok(taken)
+}
+
 /// Checks a password and opens what it opens.
 pub async fn sign_in(
     app: &App,

@@ -108,22 +108,25 @@ async fn attempt_password(app: &App, attempt: Attempt) -> Result<Outcome> {
             Ok(Outcome::SignedIn(Box::new(Verified { user, hash, quota })))
         }
         (user, _) => {
-            let quota = places.own.quota;
-            record_failure(app, &attempt, user.as_ref(), quota).await?;
-            Ok(Outcome::Refused(quota))
+            record_failure(app, &attempt, user.as_ref(), &places).await?;
+            Ok(Outcome::Refused(places.own.quota))
         }
     }
 }
 
-async fn record_failure(app: &App, attempt: &Attempt, user: Option<&User>, quota: Quota) -> Result<()> {
+/// The last place is where the pause begins.
+async fn record_failure(app: &App, attempt: &Attempt, user: Option<&User>, places: &SignInPlaces) -> Result<()> {
+    let used_up = [&places.own, &places.network].into_iter().find(|place| place.quota.left == 0);
+    let (kind, detail) = match used_up {
+        None => (EventKind::SignInFailed, None),
+        Some(place) => (EventKind::SignInThrottled, Some(("limit", place.quota.name))),
+    };
     let about = About {
         user_id: user.map(|user| &user.id),
         client_id: attempt.client.as_ref(),
         address: attempt.address,
-        ..About::default()
+        detail: detail.as_slice(),
     };
-    // The last place is where the pause begins.
-    let kind = if quota.left == 0 { EventKind::SignInThrottled } else { EventKind::SignInFailed };
     audit::record(app, kind, about).await
 }
 

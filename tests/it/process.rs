@@ -956,7 +956,7 @@ mod dev {
             assert!(printed.contains(part), "{part} is missing in:\n{printed}");
         }
         let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
-        assert_eq!(lines.len(), 8, "{printed}");
+        assert_eq!(lines.len(), 12, "{printed}");
         let answers: Vec<Value> = lines
             .iter()
             .map(|line| {
@@ -973,6 +973,12 @@ mod dev {
             (&answers[5]["expires_in"], &answers[5]["refresh_expires_in"]),
             (&604_800.into(), &2_592_000.into())
         );
+        for answer in &answers[8..10] {
+            assert_eq!(answer["user"]["username"], "ada", "{answer}");
+        }
+        for answer in &answers[10..] {
+            assert_eq!(answer["data"]["user"]["id"], "device-abc-123", "{answer}");
+        }
         let registered = &answers[6];
         assert_eq!(
             (text(&registered["user"], "external_id"), text(&registered["user"], "status")),

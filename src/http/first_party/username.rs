@@ -21,7 +21,7 @@ use crate::http::extract::peer::ClientAddress;
 use crate::http::rate_limit::with_quota;
 use crate::http::serve::BodyProblem;
 use crate::http::{Shared, Web, respond};
-use crate::limit::{Action, Place, Quota, Throttled};
+use crate::limit::{Place, Quota, Throttled};
 use crate::live::SignedToken;
 use crate::protocol::client::Client;
 use crate::protocol::first_party::Api;
@@ -72,9 +72,9 @@ impl Counted {
     async fn read(web: &Shared, address: ClientAddress, request: Request) -> Result<Self, Refused> {
         let client = client(web).await?;
         let body = json::members(request, web).await?;
-        let taken = web.app.limits.reserve(Action::UsernameApi { from: address.0 }, web.app.now()).await;
-        let place = taken.map_err(Fault::from)?.map_err(Refused::throttled)?;
-        Ok(Self { place, client, body })
+        let caller = Caller { api: API, client: &client, address: address.0 };
+        let taken = first_party::count(&web.app, &caller).await.map_err(Fault::from)?;
+        Ok(Self { place: taken.map_err(Refused::throttled)?, client, body })
     }
 
     fn caller(&self, address: ClientAddress) -> Caller<'_> {

@@ -516,7 +516,7 @@ on_both_databases! {
             }
             assert_eq!(told(&ask(&mut app, "required", &[]).await), "401 invalid_session", "{end}");
             if matches!(end, "page" | "call") {
-                let left: Vec<&String> = browser.cookies.keys().filter(|name| !name.ends_with("browser")).collect();
+                let left: Vec<&String> = browser.cookies.keys().filter(|name| !name.ends_with("browser") && !name.ends_with("device")).collect();
                 assert!(left.is_empty(), "{end}: {left:?}");
             }
         }
