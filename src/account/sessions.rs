@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::audit;
+use super::audit::{self, About};
 use super::password::Verified;
 use crate::ambient::{random_bytes, random_token};
 use crate::app::App;
@@ -47,8 +47,8 @@ pub async fn begin_session(
         },
         expires_at: now + app.config.sessions.absolute,
     };
-    let event = signed_in(app, metrics::PASSWORD, &session, address);
     let replaced = replaced.map(|session| replaced_by(app, session, address));
+    let event = signed_in(app, metrics::PASSWORD, &session, address);
     let began = app.store.begin_session(session, replaced, event, now).await?;
     Ok(began.then(|| Secret::new(token)))
 }
@@ -68,8 +68,9 @@ pub async fn begin_key_session(
     let expires_at = until.min(app.now() + app.config.sessions.absolute);
     let (proof, authentication) = (Proof::ApiKey(kid.clone(), Box::new(reach)), Authentication::of_api_key());
     let lent = lend(app, user, proof, authentication, expires_at);
+    let replaced = replaced.map(|session| replaced_by(app, session, address));
     let event = signed_in(app, metrics::API_KEY, &lent.session, address).with("key_id", kid.as_str());
-    let began = begin_lent_session(app, lent, replaced, event, address).await?;
+    let began = begin_lent_session(app, lent, replaced, event).await?;
     metrics::sign_in(metrics::API_KEY, metrics::SignIn::of(began.is_some()));
     Ok(began)
 }
@@ -90,8 +91,9 @@ pub async fn begin_handed_over_session(
     let expires_at = app.now() + app.config.sessions.absolute;
     let (proof, authentication) = (Proof::HandOff(link, Box::new(reach)), Authentication::of_handoff());
     let lent = lend(app, user, proof, authentication, expires_at);
+    let replaced = replaced.map(|session| replaced_by(app, session, address));
     let event = signed_in(app, metrics::HANDOFF, &lent.session, address).of_client(&partner);
-    let began = begin_lent_session(app, lent, replaced, event, address).await?;
+    let began = begin_lent_session(app, lent, replaced, event).await?;
     metrics::sign_in(metrics::HANDOFF, metrics::SignIn::of(began.is_some()));
     Ok(began)
 }
@@ -119,12 +121,10 @@ fn lend(app: &App, user: &User, proof: Proof, authentication: Authentication, ex
 async fn begin_lent_session(
     app: &App,
     lent: Lent,
-    replaced: Option<&Session>,
+    replaced: Option<Replaced>,
     event: Event,
-    address: Option<IpAddr>,
 ) -> Result<Option<(Secret<String>, Span)>> {
     let (now, expires_at) = (app.now(), lent.session.expires_at);
-    let replaced = replaced.map(|session| replaced_by(app, session, address));
     let began = app.store.begin_session(lent.session, replaced, event, now).await?;
     Ok(began.then(|| (Secret::new(lent.token), expires_at - now)))
 }
@@ -134,20 +134,18 @@ fn signed_in(app: &App, method: &'static str, session: &NewSession, address: Opt
     event.with("method", method).with("sid", session.id.as_str())
 }
 
-fn signed_out(app: &App, session: &Session, address: Option<IpAddr>) -> Event {
-    let event = audit::person(app, address).event(EventKind::SignedOut, app.now()).of_user(&session.user_id);
-    event.with("sid", session.id.as_str())
-}
-
-/// Somebody else signs in where this session was.
+/// Somebody signs in where this session was: whoever that is, it is not known to be its person.
 fn replaced_by(app: &App, session: &Session, address: Option<IpAddr>) -> Replaced {
-    let event = signed_out(app, session, address).with("reason", "replaced");
-    Replaced { id: session.id.clone(), event }
+    let about = About { user_id: Some(&session.user_id), address, ..About::default() };
+    let event = audit::event(app, EventKind::SignedOut, about).with("reason", "replaced");
+    Replaced { id: session.id.clone(), event: event.with("sid", session.id.as_str()) }
 }
 
 /// Ends the session with its online grants.
 pub async fn sign_out(app: &App, session: &Session, address: Option<IpAddr>) -> Result<()> {
-    app.store.end_session(session.id.clone(), signed_out(app, session, address), app.now()).await
+    let event = audit::person(app, address).event(EventKind::SignedOut, app.now()).of_user(&session.user_id);
+    let event = event.with("sid", session.id.as_str());
+    app.store.end_session(session.id.clone(), event, app.now()).await
 }
 
 /// Ends a session from outside, with its online grants; `false` where there is none.

@@ -197,3 +197,25 @@ fn bind(statement: Statement<'static>, event: &Event, detail: String) -> Stateme
         .bind(event.address.clone())
         .bind(detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first cells of the table below a heading.
+    fn listed(heading: &str) -> Vec<String> {
+        let page = include_str!("../../../docs/audit.md");
+        let (_, below) = page.split_once(heading).expect("the heading");
+        let table = below.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+        let cells = table.skip(2).map(|row| row.split('|').nth(1).unwrap_or_default().trim());
+        cells.map(|cell| cell.trim_matches('`').to_owned()).collect()
+    }
+
+    #[test]
+    fn the_page_about_the_trail_lists_every_kind_and_everybody() {
+        let kinds: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(listed("## Kinds"), kinds);
+        let by: Vec<&str> = By::ALL.iter().map(|by| by.as_str()).collect();
+        assert_eq!(listed("`detail.by` says"), by);
+    }
+}
