@@ -31,11 +31,7 @@ pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     let poll = Arc::clone(app);
     tokio::spawn(every(POLL, stop.clone(), Changes::default(), async move |changes| changes.poll(&poll).await));
     let purge = Arc::clone(app);
-    tokio::spawn(every(PURGE, stop.clone(), (), async move |()| match purge.store.purge_expired(purge.now()).await {
-        Ok(0) => {}
-        Ok(removed) => tracing::debug!(removed, "expired rows removed"),
-        Err(error) => tracing::warn!(%error, "expired rows could not be removed; trying again later"),
-    }));
+    tokio::spawn(every(PURGE, stop.clone(), (), async move |()| remove_expired(&purge).await));
     let uses = Arc::clone(app);
     tokio::spawn(note_key_uses(uses, stop.clone()));
     let imports = Arc::clone(app);
@@ -43,6 +39,14 @@ pub fn start(app: &Arc<App>, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     let keys = Arc::clone(app);
     tokio::spawn(every(KEYS, stop.clone(), (), async move |()| maintain_keys(&keys).await));
     tokio::spawn(Arc::clone(&app.mail).run(stop.clone()))
+}
+
+async fn remove_expired(app: &App) {
+    match app.store.purge_expired(app.config.events.retention, app.now()).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::debug!(removed, "expired rows removed"),
+        Err(error) => tracing::warn!(%error, "expired rows could not be removed; trying again later"),
+    }
 }
 
 /// Other processes' changes, as far as they were taken over.

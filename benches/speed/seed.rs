@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail, ensure};
-use keyward::account::{api_keys, declared};
+use keyward::account::{api_keys, audit, declared};
 use keyward::ambient::{SystemClock, SystemRng, random_bytes, random_token};
 use keyward::app::App;
 use keyward::config::{Sources, load};
@@ -23,6 +23,7 @@ use keyward::protocol::grant::GrantRecord;
 use keyward::protocol::ids::{ClientId, GrantId, SessionId, UserId};
 use keyward::protocol::metadata::ACR_PASSWORD;
 use keyward::protocol::time::Span;
+use keyward::store::events::EventKind;
 use keyward::store::grants::NewGrant;
 use keyward::store::sessions::{NewSession, Proof};
 use keyward::store::users::{Created, NewUser};
@@ -284,7 +285,13 @@ impl Origin {
             password_hash: Some(password_hash.clone()),
             disabled_at: None,
         };
-        ensure!(app.store.create_user(user, app.now()).await? == Created::Yes, "the database is not empty");
+        ensure!(
+            app.store
+                .create_user(user, audit::operator(app).event(EventKind::UserCreated, app.now()), app.now())
+                .await?
+                == Created::Yes,
+            "the database is not empty"
+        );
         let mut grants = Vec::new();
         for kind in Kind::ALL {
             grants.push((kind, write_grant(app, kind, &user_id).await?));
@@ -405,7 +412,7 @@ async fn give_keys(
     let user = app.store.user(&origin.user_id).await?.context("the first person")?;
     let scopes = Some("openid profile email".parse()?);
     let wish = Wish { name: "bench".to_owned(), scopes, ..Wish::default() };
-    let first = api_keys::mint_for_user(app, &user, wish, None, None).await?;
+    let first = api_keys::mint_for_user(app, &user, wish, None, &audit::operator(app)).await?;
     let bytes = if backend == Backend::Sqlite { "BLOB" } else { "BYTEA" };
     execute(conn, format!("CREATE TEMP TABLE key_seed (n BIGINT, kid TEXT, mac {bytes})")).await?;
     for from in (0..rows).step_by(usize::try_from(KEY_BATCH)?) {
@@ -512,7 +519,8 @@ async fn begin_sessions(
             },
             expires_at: now + app.config.sessions.absolute,
         };
-        ensure!(app.store.begin_session(session, None, now).await?, "a session did not begin");
+        let event = audit::operator(app).event(EventKind::SignedIn, now).of_user(&session.user_id);
+        ensure!(app.store.begin_session(session, None, event, now).await?, "a session did not begin");
         cookies.push(token);
     }
     ensure!(cookies.len() == count, "too few people");

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::audit::{self, About};
 use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::crypto::api_key::ApiKey;
@@ -21,7 +20,7 @@ use crate::protocol::user::User;
 use crate::store::Result;
 use crate::store::api_keys::{KeyCreation, KeyRotation, NewApiKey, StoredApiKey};
 use crate::store::clients::ClientRecord;
-use crate::store::events::EventKind;
+use crate::store::events::{Author, By, Event, EventKind};
 
 /// A key that was presented and is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,23 +108,24 @@ pub async fn mint_for_user(
     user: &User,
     wish: Wish,
     default: Option<&ScopeSet>,
-    address: Option<IpAddr>,
+    author: &Author,
 ) -> std::result::Result<Minted, MintError> {
     let now = app.now();
     let terms = terms_for_user(app, user, wish, default, now)?;
-    mint(app, Owner::User(user.id.clone()), terms, address, now).await
+    mint(app, Owner::User(user.id.clone()), terms, author, now).await
 }
 
-/// A key for somebody who is about to be made, to be written together with them.
+/// A key for somebody who is about to be made, to be written together with them, with the event that tells of it.
 pub(super) fn draw_for_user(
     app: &App,
     user: &User,
     wish: Wish,
+    author: &Author,
     now: Timestamp,
-) -> std::result::Result<(Minted, NewApiKey), Unacceptable> {
+) -> std::result::Result<(Minted, (NewApiKey, Event)), Unacceptable> {
     let terms = terms_for_user(app, user, wish, None, now)?;
     let minted = draw(app, Owner::User(user.id.clone()), terms, None, now);
-    let new = stored(app, &minted);
+    let new = (stored(app, &minted), event(author, EventKind::ApiKeyCreated, &minted.record, now));
     Ok((minted, new))
 }
 
@@ -142,27 +142,32 @@ fn terms_for_user(
 }
 
 /// Makes a key of a partner's own, for its administration.
-pub async fn mint_for_partner(app: &App, partner: &ClientId, wish: Wish) -> std::result::Result<Minted, MintError> {
+pub async fn mint_for_partner(
+    app: &App,
+    partner: &ClientId,
+    wish: Wish,
+    author: &Author,
+) -> std::result::Result<Minted, MintError> {
     let default = [PARTNER_USERS.to_owned()].into_iter().collect();
     let now = app.now();
     let terms = terms(wish, &default, is_partner_scope, &app.metadata, app.config.api_keys, now)?;
-    mint(app, Owner::Partner(partner.clone()), terms, None, now).await
+    mint(app, Owner::Partner(partner.clone()), terms, author, now).await
 }
 
 async fn mint(
     app: &App,
     owner: Owner,
     terms: Terms,
-    address: Option<IpAddr>,
+    author: &Author,
     now: Timestamp,
 ) -> std::result::Result<Minted, MintError> {
     let minted = draw(app, owner, terms, None, now);
-    match app.store.create_api_key(stored(app, &minted), now).await? {
+    let event = event(author, EventKind::ApiKeyCreated, &minted.record, now);
+    match app.store.create_api_key(stored(app, &minted), event, now).await? {
         KeyCreation::NoOwner => return Err(MintError::NoOwner),
         KeyCreation::TooMany => return Err(MintError::TooMany),
         KeyCreation::Created => {}
     }
-    record(app, EventKind::ApiKeyCreated, &minted.record, address).await;
     Ok(minted)
 }
 
@@ -172,7 +177,7 @@ pub async fn rotate(
     app: &App,
     old: &ApiKeyRecord,
     overlap: Span,
-    address: Option<IpAddr>,
+    author: &Author,
 ) -> std::result::Result<Minted, MintError> {
     let now = app.now();
     let lifetime = old.lifetime.min(app.config.api_keys.max_ttl);
@@ -185,26 +190,31 @@ pub async fn rotate(
         expires_at: now + lifetime,
     };
     let minted = draw(app, old.owner.clone(), terms, Some(old.kid.clone()), now);
-    match app.store.rotate_api_key(old.kid.clone(), stored(app, &minted), now + overlap, now).await? {
+    let event = event(author, EventKind::ApiKeyRotated, &minted.record, now).with("predecessor", old.kid.as_str());
+    match app.store.rotate_api_key(old.kid.clone(), stored(app, &minted), now + overlap, event, now).await? {
         KeyRotation::NotLive => return Err(MintError::NotLive),
         KeyRotation::Replaced => return Err(MintError::Replaced),
         KeyRotation::Rotated => {}
     }
-    record(app, EventKind::ApiKeyRotated, &minted.record, address).await;
     Ok(minted)
 }
 
 /// Ends a key with everything that was made from it; `false` where it had ended by hand before.
-pub async fn revoke(app: &App, key: &ApiKeyRecord, reason: &'static str, address: Option<IpAddr>) -> Result<bool> {
+pub async fn revoke(app: &App, key: &ApiKeyRecord, author: &Author) -> Result<bool> {
     // A key that ended by hand needs no second end, and whoever holds a dead one must not move the caches of everybody.
     if key.revoked_at.is_some() {
         return Ok(false);
     }
-    let revoked = app.store.revoke_api_key(key.kid.clone(), reason, app.now()).await?;
-    if revoked {
-        record(app, EventKind::ApiKeyRevoked, key, address).await;
-    }
-    Ok(revoked)
+    let reason = match author.by {
+        By::Person => "revoked_by_owner",
+        By::Holder => "revoked_by_holder",
+        By::Client => "revoked_by_client",
+        By::Partner => "revoked_by_partner",
+        By::Operator | By::Declared | By::Import | By::Keyward => "operator",
+    };
+    let now = app.now();
+    let event = event(author, EventKind::ApiKeyRevoked, key, now);
+    app.store.revoke_api_key(key.kid.clone(), reason, event, now).await
 }
 
 fn draw(app: &App, owner: Owner, terms: Terms, predecessor: Option<ApiKeyId>, created_at: Timestamp) -> Minted {
@@ -235,16 +245,16 @@ fn stored(app: &App, minted: &Minted) -> NewApiKey {
     NewApiKey { record: minted.record.clone(), mac, pepper: PEPPER_VERSION }
 }
 
-/// What was done is done, and a key that nobody was shown would be lost: an event that cannot be written is told to the
-/// log in its place.
-async fn record(app: &App, kind: EventKind, key: &ApiKeyRecord, address: Option<IpAddr>) {
-    let (user_id, client_id) = match &key.owner {
-        Owner::User(id) => (Some(id), None),
-        Owner::Partner(id) => (None, Some(id)),
-    };
-    let detail = [("key_id", key.kid.as_str())];
-    let recorded = audit::record(app, kind, About { user_id, client_id, address, detail: &detail }).await;
-    if let Err(error) = recorded {
-        tracing::error!(%error, event = kind.as_str(), key_id = key.kid.as_str(), "an event was not recorded");
+/// What is told of a key: never the key. Where it is a partner's own the event is the partner's, and another client that
+/// acted stands beside it.
+fn event(author: &Author, kind: EventKind, key: &ApiKeyRecord, at: Timestamp) -> Event {
+    let event = author.event(kind, at).with("key_id", key.kid.as_str());
+    match &key.owner {
+        Owner::User(id) => event.of_user(id),
+        Owner::Partner(id) => {
+            let acting = author.client_id.as_ref().filter(|acting| *acting != id);
+            let event = event.of_client(id);
+            acting.into_iter().fold(event, |event, acting| event.with("client", acting.as_str()))
+        }
     }
 }

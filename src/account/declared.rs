@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::signing_keys;
+use super::{audit, signing_keys};
 use crate::ambient::{random_bytes, random_token};
 use crate::app::App;
 use crate::config::Config;
@@ -18,6 +18,7 @@ use crate::protocol::registration;
 use crate::protocol::user::{InvalidName, LoginName, canonical_email, checked_labels, checked_username};
 use crate::store::StoreError;
 use crate::store::clients::DeclaredClient;
+use crate::store::events::{Author, EventKind};
 use crate::store::users::{Created, NewUser, REALM_DIRECT};
 
 /// Why a person or client cannot be made; each names what to change.
@@ -76,6 +77,7 @@ pub async fn create_user(
     app: &App,
     profile: Profile,
     password: Option<Secret<String>>,
+    author: &Author,
 ) -> Result<UserId, AccountError> {
     let username = profile.username.as_deref().map(checked_username).transpose()?.map(str::to_owned);
     let email = profile.email.as_deref().map(canonical_email).transpose()?;
@@ -102,7 +104,8 @@ pub async fn create_user(
         password_hash,
         disabled_at: None,
     };
-    match app.store.create_user(user, app.now()).await? {
+    let now = app.now();
+    match app.store.create_user(user, author.event(EventKind::UserCreated, now), now).await? {
         Created::Yes => Ok(id),
         Created::IdTaken => Err(AccountError::IdTaken(id)),
         Created::UsernameTaken => Err(AccountError::UsernameTaken(username.unwrap_or_default())),
@@ -172,7 +175,7 @@ pub async fn sync(app: &App) -> Result<(), AccountError> {
         let id = ClientId::new(client.client_id.as_str());
         declared.push(DeclaredClient { id, metadata: client.metadata.clone(), secret_sha256 });
     }
-    for gone in app.store.sync_declared_clients(declared, app.now()).await? {
+    for gone in app.store.sync_declared_clients(declared, audit::declared(app), app.now()).await? {
         tracing::warn!(client_id = %gone, "this client is no longer declared and was disabled");
     }
     for user in &app.config.users {
@@ -191,7 +194,7 @@ pub async fn sync(app: &App) -> Result<(), AccountError> {
                 roles: user.roles.clone(),
                 groups: user.groups.clone(),
             };
-            match create_user(app, profile, user.password.clone()).await {
+            match create_user(app, profile, user.password.clone(), &audit::declared(app)).await {
                 // Another process that starts at the same time was faster.
                 Ok(_) | Err(AccountError::UsernameTaken(_) | AccountError::EmailTaken(_)) => {}
                 Err(error) => {

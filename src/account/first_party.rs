@@ -159,8 +159,8 @@ async fn open(
 ) -> std::result::Result<std::result::Result<SignedIn, NotOpened>, IssueError> {
     let now = app.now();
     let id = GrantId::from_random(random_bytes(app.rng.as_ref()));
+    let event = event(app, caller, kind, &user.id, &id).with("method", "password");
     let issuance = caller.api.opens(caller.client, &app.metadata, user.clone(), id, now);
-    let event = event(app, caller, kind, &user.id);
     let tokens = issue::open(app, caller.client, &issuance, by, event, now).await?;
     Ok(tokens.map(|tokens| SignedIn { user, tokens }))
 }
@@ -168,17 +168,13 @@ async fn open(
 /// Ends the sign-in that a token came from.
 pub async fn sign_out(app: &App, caller: &Caller<'_>, user: &User, token: &SignedToken) -> Result<()> {
     let Some(grant_id) = &token.grant_id else { return Ok(()) };
-    let event = event(app, caller, EventKind::SignedOut, &user.id);
+    let event = event(app, caller, EventKind::SignedOut, &user.id, grant_id);
     app.store.sign_out_of_grant(grant_id.clone(), event, app.now()).await?;
     Ok(())
 }
 
-fn event(app: &App, caller: &Caller<'_>, kind: EventKind, user_id: &UserId) -> Event {
-    let about = About {
-        user_id: Some(user_id),
-        client_id: Some(&caller.client.id),
-        address: caller.address,
-        ..About::default()
-    };
-    audit::event(app, kind, about)
+/// What somebody did by the API, with the grant that it opened or ended.
+fn event(app: &App, caller: &Caller<'_>, kind: EventKind, user_id: &UserId, grant_id: &GrantId) -> Event {
+    let person = audit::person(app, caller.address).as_client(&caller.client.id);
+    person.event(kind, app.now()).of_user(user_id).with("grant_id", grant_id.as_str())
 }

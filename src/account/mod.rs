@@ -2,10 +2,12 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod clients;
 pub mod declared;
 pub mod first_party;
 pub mod import;
 pub mod partner;
 pub mod password;
+pub mod people;
 pub mod sessions;
 pub mod signing_keys;

@@ -1,4 +1,4 @@
-//! Browser sessions: what opens one, and what ends it. Each is written with the audit event that tells of it.
+//! Browser sessions: what opens one, and what ends it, each with the audit event that tells of it.
 
 use std::net::IpAddr;
 
@@ -16,8 +16,8 @@ use crate::protocol::metadata::ACR_PASSWORD;
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::Result;
-use crate::store::events::EventKind;
-use crate::store::sessions::{NewSession, Proof};
+use crate::store::events::{Event, EventKind};
+use crate::store::sessions::{NewSession, Proof, Replaced};
 use crate::telemetry::metrics;
 
 /// Begins a session for somebody who just proved who they are, in place of the one this browser had. Returns the
@@ -47,10 +47,9 @@ pub async fn begin_session(
         },
         expires_at: now + app.config.sessions.absolute,
     };
-    let began = app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
-    if began {
-        record_sign_in(app, &verified.user, address, &[]).await;
-    }
+    let replaced = replaced.map(|session| replaced_by(app, session, address));
+    let event = signed_in(app, metrics::PASSWORD, &session, address);
+    let began = app.store.begin_session(session, replaced, event, now).await?;
     Ok(began.then(|| Secret::new(token)))
 }
 
@@ -67,14 +66,12 @@ pub async fn begin_key_session(
 ) -> Result<Option<(Secret<String>, Span)>> {
     let Some(kid) = reach.kid.clone() else { return Ok(None) };
     let expires_at = until.min(app.now() + app.config.sessions.absolute);
-    let detail = [("key_id", kid.as_str())];
-    let authentication = Authentication::of_api_key();
-    let proof = Proof::ApiKey(kid.clone(), Box::new(reach));
-    let began = begin_lent_session(app, user, proof, authentication, expires_at, replaced).await?;
+    let (proof, authentication) = (Proof::ApiKey(kid.clone(), Box::new(reach)), Authentication::of_api_key());
+    let lent = lend(app, user, proof, authentication, expires_at);
+    let replaced = replaced.map(|session| replaced_by(app, session, address));
+    let event = signed_in(app, metrics::API_KEY, &lent.session, address).with("key_id", kid.as_str());
+    let began = begin_lent_session(app, lent, replaced, event).await?;
     metrics::sign_in(metrics::API_KEY, metrics::SignIn::of(began.is_some()));
-    if began.is_some() {
-        record_sign_in(app, user, address, &detail).await;
-    }
     Ok(began)
 }
 
@@ -90,28 +87,25 @@ pub async fn begin_handed_over_session(
     let Some(partner) = user.partner.clone() else { return Ok(None) };
     let ceiling = ceiling_of(user, &app.metadata);
     let scope = app.metadata.all_scopes().filter(|token| ceiling(token)).map(str::to_owned).collect();
-    let detail = [("by", "partner"), ("partner", partner.as_str())];
     let reach = KeySession { kid: None, scope, audiences: Vec::new(), origin: None, partner: Some(partner.clone()) };
     let expires_at = app.now() + app.config.sessions.absolute;
     let (proof, authentication) = (Proof::HandOff(link, Box::new(reach)), Authentication::of_handoff());
-    let began = begin_lent_session(app, user, proof, authentication, expires_at, replaced).await?;
+    let lent = lend(app, user, proof, authentication, expires_at);
+    let replaced = replaced.map(|session| replaced_by(app, session, address));
+    let event = signed_in(app, metrics::HANDOFF, &lent.session, address).of_client(&partner);
+    let began = begin_lent_session(app, lent, replaced, event).await?;
     metrics::sign_in(metrics::HANDOFF, metrics::SignIn::of(began.is_some()));
-    if began.is_some() {
-        record_sign_in(app, user, address, &detail).await;
-    }
     Ok(began)
 }
 
-/// A session that somebody else's credential opens: always a new one.
-async fn begin_lent_session(
-    app: &App,
-    user: &User,
-    proof: Proof,
-    authentication: Authentication,
-    expires_at: Timestamp,
-    replaced: Option<&Session>,
-) -> Result<Option<(Secret<String>, Span)>> {
-    let now = app.now();
+/// A session that somebody else's credential opens, with the secret of its cookie.
+struct Lent {
+    session: NewSession,
+    token: String,
+}
+
+/// Always a new one.
+fn lend(app: &App, user: &User, proof: Proof, authentication: Authentication, expires_at: Timestamp) -> Lent {
     let token = random_token::<32>(app.rng.as_ref());
     let session = NewSession {
         id: SessionId::from_random(random_bytes(app.rng.as_ref())),
@@ -121,40 +115,47 @@ async fn begin_lent_session(
         authentication,
         expires_at,
     };
-    let began = app.store.begin_session(session, replaced.map(|session| session.id.clone()), now).await?;
-    Ok(began.then(|| (Secret::new(token), expires_at - now)))
+    Lent { session, token }
 }
 
-/// The session has begun, and its secret must not get lost.
-async fn record_sign_in(app: &App, user: &User, address: Option<IpAddr>, detail: &[(&'static str, &str)]) {
-    let about = About { user_id: Some(&user.id), address, detail, ..About::default() };
-    audit::record_or_log(app, audit::event(app, EventKind::SignedIn, about)).await;
+async fn begin_lent_session(
+    app: &App,
+    lent: Lent,
+    replaced: Option<Replaced>,
+    event: Event,
+) -> Result<Option<(Secret<String>, Span)>> {
+    let (now, expires_at) = (app.now(), lent.session.expires_at);
+    let began = app.store.begin_session(lent.session, replaced, event, now).await?;
+    Ok(began.then(|| (Secret::new(lent.token), expires_at - now)))
+}
+
+fn signed_in(app: &App, method: &'static str, session: &NewSession, address: Option<IpAddr>) -> Event {
+    let event = audit::person(app, address).event(EventKind::SignedIn, app.now()).of_user(&session.user_id);
+    event.with("method", method).with("sid", session.id.as_str())
+}
+
+/// Somebody signs in where this session was: whoever that is, it is not known to be its person.
+fn replaced_by(app: &App, session: &Session, address: Option<IpAddr>) -> Replaced {
+    let about = About { user_id: Some(&session.user_id), address, ..About::default() };
+    let event = audit::event(app, EventKind::SignedOut, about).with("reason", "replaced");
+    Replaced { id: session.id.clone(), event: event.with("sid", session.id.as_str()) }
 }
 
 /// Ends the session with its online grants.
 pub async fn sign_out(app: &App, session: &Session, address: Option<IpAddr>) -> Result<()> {
-    app.store.end_session(session.id.clone(), app.now()).await?;
-    let about = About { user_id: Some(&session.user_id), address, ..About::default() };
-    audit::record(app, EventKind::SignedOut, about).await
+    let event = audit::person(app, address).event(EventKind::SignedOut, app.now()).of_user(&session.user_id);
+    let event = event.with("sid", session.id.as_str());
+    app.store.end_session(session.id.clone(), event, app.now()).await
 }
 
 /// Ends a session from outside, with its online grants; `false` where there is none.
 pub async fn end_session(app: &App, id: SessionId) -> Result<bool> {
-    let Some(user_id) = app.store.revoke_session(id, app.now()).await? else { return Ok(false) };
-    record_operators_sign_out(app, &user_id).await?;
-    Ok(true)
+    let event = audit::operator(app).event(EventKind::SignedOut, app.now()).with("sid", id.as_str());
+    Ok(app.store.revoke_session(id, event, app.now()).await?.is_some())
 }
 
 /// Ends all sessions of a person from outside, with their online grants; how many there were.
 pub async fn end_sessions_of(app: &App, user_id: &UserId) -> Result<usize> {
-    let ended = app.store.revoke_sessions_of_user(user_id.clone(), app.now()).await?;
-    if ended > 0 {
-        record_operators_sign_out(app, user_id).await?;
-    }
-    Ok(ended)
-}
-
-async fn record_operators_sign_out(app: &App, user_id: &UserId) -> Result<()> {
-    let about = About { user_id: Some(user_id), detail: &[("by", "operator")], ..About::default() };
-    audit::record(app, EventKind::SignedOut, about).await
+    let event = audit::operator(app).event(EventKind::SignedOut, app.now()).of_user(user_id);
+    app.store.revoke_sessions_of_user(user_id.clone(), event, app.now()).await
 }

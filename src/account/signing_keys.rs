@@ -1,11 +1,16 @@
-//! What the keys are kept by: the configuration and everybody whose tokens they sign.
+//! What the keys are kept by: the configuration and everybody whose tokens they sign; and an operator's orders.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use super::audit;
 use crate::app::App;
-use crate::keys::KeyError;
+use crate::crypto::jws::KeyPair;
 use crate::keys::life::{ALWAYS, Policy};
+use crate::keys::{KeyError, Prepared, Rekeyed, Retirement};
+use crate::protocol::client::SigningAlg;
 use crate::protocol::time::Span;
+use crate::store::keys::StoredKey;
 
 /// What is wanted of the keys now.
 pub async fn policy(app: &App) -> Result<Policy, KeyError> {
@@ -26,6 +31,26 @@ pub async fn policy(app: &App) -> Result<Policy, KeyError> {
 /// Makes keys that are wanted, prepares successors, retires what is over.
 pub async fn maintain(app: &App) -> Result<(), KeyError> {
     let policy = policy(app).await?;
-    app.keys.maintain(&app.store, &policy, app.now()).await?;
+    app.keys.maintain(&app.store, &policy, &audit::keyward(app), app.now()).await?;
     Ok(())
+}
+
+/// Makes the successor of an algorithm's key, as an operator orders.
+pub async fn rotate(app: &App, alg: SigningAlg, at_once: bool) -> Result<Prepared, KeyError> {
+    app.keys.rotate(&app.store, alg, at_once, &audit::operator(app), app.now()).await
+}
+
+/// Takes an operator's own key into use.
+pub async fn import(app: &App, pair: KeyPair, at_once: bool) -> Result<StoredKey, KeyError> {
+    app.keys.import(&app.store, pair, at_once, &audit::operator(app), app.now()).await
+}
+
+/// Ends a key at once.
+pub async fn retire(app: &App, kid: &str) -> Result<Retirement, KeyError> {
+    app.keys.retire(&app.store, kid, &audit::operator(app), app.now()).await
+}
+
+/// Seals everything under a new master key.
+pub async fn rekey(app: &App, new: Option<PathBuf>) -> Result<Rekeyed, KeyError> {
+    app.keys.rekey(&app.store, new, &audit::operator(app), app.now()).await
 }

@@ -8,6 +8,7 @@ use super::output::{self, Format};
 use super::progress::during;
 use super::user;
 use crate::account::api_keys::{self, Minted};
+use crate::account::audit;
 use crate::app::App;
 use crate::protocol::api_key::{DEFAULT_OVERLAP, MAX_OVERLAP, Owner, Wish};
 use crate::protocol::ids::{ApiKeyId, ClientId};
@@ -108,7 +109,7 @@ pub async fn run(command: ApiKeyCommand, app: &App, format: Format) -> anyhow::R
         ApiKeyCommand::Rotate { kid, overlap } => {
             ensure!(overlap <= MAX_OVERLAP && overlap >= Span::ZERO, "the overlap is at most {MAX_OVERLAP}");
             let old = find(app, &kid).await?;
-            let rotated = api_keys::rotate(app, &old.record, overlap, None).await;
+            let rotated = api_keys::rotate(app, &old.record, overlap, &audit::operator(app)).await;
             let minted = rotated.with_context(|| format!("`{kid}` was not rotated"))?;
             print(format, &minted);
             Ok(())
@@ -116,7 +117,8 @@ pub async fn run(command: ApiKeyCommand, app: &App, format: Format) -> anyhow::R
         ApiKeyCommand::Revoke { kid, yes } => {
             let key = find(app, &kid).await?;
             super::confirm(&format!("End key {kid} (`{}`) with all that was made from it?", key.record.name), yes)?;
-            let revoked = during("revoking", api_keys::revoke(app, &key.record, "operator", None)).await?;
+            let author = audit::operator(app);
+            let revoked = during("revoking", api_keys::revoke(app, &key.record, &author)).await?;
             ensure!(revoked, "`{kid}` was revoked before");
             output::object(format, &json!({ "revoked": kid }));
             Ok(())
@@ -134,12 +136,13 @@ async fn create(app: &App, args: CreateArgs, format: Format) -> anyhow::Result<(
         expires_in: args.expires_in,
         exchange_only: args.exchange_only,
     };
+    let author = audit::operator(app);
     let minted = match (args.user, args.partner) {
         (Some(name), _) => {
             let user = user::find(app, &name).await?;
-            api_keys::mint_for_user(app, &user, wish, None, None).await?
+            api_keys::mint_for_user(app, &user, wish, None, &author).await?
         }
-        (None, Some(id)) => api_keys::mint_for_partner(app, &partner_id(app, &id).await?, wish).await?,
+        (None, Some(id)) => api_keys::mint_for_partner(app, &partner_id(app, &id).await?, wish, &author).await?,
         (None, None) => bail!("say whose key it is with --user or --partner"),
     };
     print(format, &minted);

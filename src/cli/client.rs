@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::output::{self, Format};
 use super::progress::during;
 use crate::account::declared::{check_client, new_client_secret};
-use crate::account::signing_keys;
+use crate::account::{clients, signing_keys};
 use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::client::{Client, ClientMetadata};
@@ -230,7 +230,7 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
                  switches all of them off; to forget them, delete them first (`keyward user delete`)"
             );
             super::confirm(&format!("Delete client {client_id} with all its grants and consents?"), yes)?;
-            during("deleting", app.store.delete_client(record.client.id)).await?;
+            during("deleting", clients::delete(app, &record.client.id)).await?;
             output::object(format, &json!({ "deleted": client_id, "note": "the id stays taken" }));
             Ok(())
         }
@@ -253,7 +253,7 @@ async fn create(app: &App, format: Format, client_id: Option<String>, metadata: 
         created_at: now,
     };
     let mut shown = describe(&record);
-    match app.store.create_client(record).await {
+    match clients::create(app, record).await {
         Err(StoreError::Conflict(_)) => bail!("the id `{client_id}` is taken; ids are never given twice"),
         other => other?,
     }
@@ -281,7 +281,7 @@ async fn update(
     }
     check_client(&app.metadata, client_id, &record.client.metadata, !record.secrets.is_empty())?;
     let shown = describe(&record);
-    app.store.update_client(record, app.now()).await?;
+    clients::update(app, record).await?;
     output::object(format, &shown);
     make_wanted_keys(app).await
 }
@@ -303,7 +303,7 @@ async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span
     record.secrets.retain(|old| old.expires_at.is_some_and(|at| at > now));
     let secret = new_client_secret(app);
     record.secrets.push(StoredSecret::of(secret.expose(), now));
-    app.store.update_client(record, now).await?;
+    clients::update(app, record).await?;
     let old_until = (overlap > Span::ZERO).then(|| output::time(end));
     let shown =
         json!({ "client_id": client_id, "client_secret": secret.expose(), "old_secrets_valid_until": old_until });

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Global;
 use super::logging;
 use super::serve::{Signals, bind, bind_admin, run_services};
-use crate::account::{api_keys, declared};
+use crate::account::{api_keys, audit, declared};
 use crate::ambient::{Rng, SystemRng, random_token};
 use crate::app::App;
 use crate::config::{Config, Listen, Sources};
@@ -196,7 +196,7 @@ async fn demo_key(app: &App, credentials: &mut Credentials, path: &Path) -> anyh
     let Some((user, _)) = app.store.user_by_login(REALM_DIRECT, &name).await? else { return Ok(()) };
     let scopes = "openid profile email roles groups offline_access demo.read".parse()?;
     let wish = Wish { name: "demo".to_owned(), scopes: Some(scopes), ..Wish::default() };
-    let minted = api_keys::mint_for_user(app, &user, wish, None, None).await?;
+    let minted = api_keys::mint_for_user(app, &user, wish, None, &audit::operator(app)).await?;
     credentials.api_key = Some(minted.key.expose().clone());
     write_credentials(path, credentials)
 }
@@ -210,7 +210,7 @@ async fn partner_key(app: &App, credentials: &mut Credentials, path: &Path) -> a
     }
     let partner = ClientId::new(credentials.clients.partner.client_id.as_str());
     let wish = Wish { name: "demo".to_owned(), ..Wish::default() };
-    let minted = api_keys::mint_for_partner(app, &partner, wish).await?;
+    let minted = api_keys::mint_for_partner(app, &partner, wish, &audit::operator(app)).await?;
     credentials.partner_api_key = Some(minted.key.expose().clone());
     write_credentials(path, credentials)
 }

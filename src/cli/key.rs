@@ -86,7 +86,7 @@ pub async fn run(command: KeyCommand, app: &App, format: Format) -> anyhow::Resu
                 ensure!(sound, "a kid has 1 to 255 visible ASCII characters");
                 pair = pair.named(kid);
             }
-            let added = app.keys.import(&app.store, pair, at_once, app.now()).await?;
+            let added = signing_keys::import(app, pair, at_once).await?;
             let mut shown = describe(&added, &app.store.signing_keys().await?, &signing_keys::policy(app).await?, app);
             shown["note"] = if at_once { NOTE_AT_ONCE.into() } else { note_published().into() };
             output::object(format, &shown);
@@ -117,7 +117,7 @@ async fn rotate(app: &App, format: Format, algs: Vec<SigningAlg>, at_once: bool)
     let algs = if algs.is_empty() { SigningAlg::ALL.iter().copied().filter(known).collect() } else { algs };
     let mut made = Vec::new();
     for alg in algs {
-        made.push(app.keys.rotate(&app.store, alg, at_once, app.now()).await?);
+        made.push(signing_keys::rotate(app, alg, at_once).await?);
     }
     let keys = app.store.signing_keys().await?;
     let policy = signing_keys::policy(app).await?;
@@ -146,7 +146,7 @@ async fn retire(app: &App, format: Format, kid: &str, yes: bool) -> anyhow::Resu
     let breaks = consequences(life::state(key, &keys, now));
     eprintln!("{}", breaks.join("\n"));
     super::confirm(&format!("Retire {kid} now?"), yes)?;
-    let Retirement { retired, was_active, successor } = app.keys.retire(&app.store, kid, now).await?;
+    let Retirement { retired, was_active, successor } = signing_keys::retire(app, kid).await?;
     output::object(
         format,
         &json!({
@@ -182,7 +182,7 @@ fn consequences(state: State) -> Vec<String> {
 
 async fn rekey(app: &App, format: Format, new: Option<PathBuf>, yes: bool) -> anyhow::Result<()> {
     super::confirm("Seal the database under a new master key? Older backups keep needing the old one.", yes)?;
-    let done = app.keys.rekey(&app.store, new, app.rng.as_ref()).await?;
+    let done = signing_keys::rekey(app, new).await?;
     let (path, old) = (done.path.display().to_string(), done.old.map(|old| old.display().to_string()));
     let next = match &old {
         Some(_) => vec![

@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod config;
 mod dev;
+mod event;
 mod healthcheck;
 mod import;
 mod key;
@@ -98,6 +99,9 @@ enum Command {
     /// Browsers that people are signed in with.
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// What happened: sign-ins, changes of people, apps and keys, and who made them.
+    #[command(subcommand)]
+    Event(event::EventCommand),
     /// Mail that waits, was sent, or never will be.
     #[command(subcommand)]
     Mail(mail::MailCommand),
@@ -153,6 +157,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::ApiKey(command) => api_key::run(command, &open(&global).await?, global.output).await,
         Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
         Command::Session(command) => session::run(command, &open(&global).await?, global.output).await,
+        Command::Event(command) => event::run(command, &open(&global).await?, global.output).await,
         Command::Mail(mail::MailCommand::Test { to }) => mail::test(&load(&global)?, &to, global.output).await,
         Command::Mail(command) => mail::run(command, &open(&global).await?, global.output).await,
         Command::Completions { shell } => {

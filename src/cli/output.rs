@@ -28,9 +28,18 @@ pub fn text(format: Format, name: &'static str, text: &str) {
 
 /// Says on standard error how to go on where a list ends at its limit.
 pub fn more(items: &[Value], limit: i64, id: &str) {
+    go_on(items, limit, id, "--after");
+}
+
+/// The same where the newest come first.
+pub fn earlier(items: &[Value], limit: i64, id: &str) {
+    go_on(items, limit, id, "--before");
+}
+
+fn go_on(items: &[Value], limit: i64, id: &str, flag: &str) {
     let last = items.last().and_then(|item| item[id].as_str());
     if let Some(last) = last.filter(|_| i64::try_from(items.len()) == Ok(limit)) {
-        eprintln!("keyward: there may be more; go on with --after {last}");
+        eprintln!("keyward: there may be more; go on with {flag} {last}");
     }
 }
 

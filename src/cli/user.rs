@@ -10,6 +10,7 @@ use super::import;
 use super::output::{self, Format};
 use super::progress::during;
 use crate::account::declared::{Profile, create_user, hash_new_password, labels};
+use crate::account::{audit, people};
 use crate::app::App;
 use crate::crypto::secret::Secret;
 use crate::protocol::ids::UserId;
@@ -121,7 +122,7 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
                 (false, None) => None,
             };
             let profile = Profile { username, email, email_verified, claims: members, roles, groups };
-            let id = create_user(app, profile, password).await?;
+            let id = create_user(app, profile, password, &audit::operator(app)).await?;
             show(app, format, &id).await
         }
         UserCommand::List { limit, after } => {
@@ -143,35 +144,34 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
                 None => super::secret_from_stdin("the password")?,
             };
             let hash = hash_new_password(app, password).await?;
-            during("signing out", app.store.set_password(user.id, hash, app.now())).await?;
+            during("signing out", people::set_password(app, &user.id, hash)).await?;
             output::object(format, &json!({ "password_set": name_or_id, "note": "signed out everywhere" }));
             Ok(())
         }
         UserCommand::SetRoles { name_or_id, roles } => {
             let user = find(app, &name_or_id).await?;
-            app.store.set_roles(user.id.clone(), Some(labels(roles)?), None, app.now()).await?;
+            people::set_roles(app, &user.id, labels(roles)?).await?;
             show(app, format, &user.id).await
         }
         UserCommand::SetGroups { name_or_id, groups } => {
             let user = find(app, &name_or_id).await?;
-            app.store.set_roles(user.id.clone(), None, Some(labels(groups)?), app.now()).await?;
+            people::set_groups(app, &user.id, labels(groups)?).await?;
             show(app, format, &user.id).await
         }
         UserCommand::Disable { name_or_id } => {
             let user = find(app, &name_or_id).await?;
-            let disabled = app.store.set_user_disabled(user.id.clone(), Some(app.now()), app.now());
-            during("signing out", disabled).await?;
+            during("signing out", people::set_enabled(app, &user.id, false)).await?;
             show(app, format, &user.id).await
         }
         UserCommand::Enable { name_or_id } => {
             let user = find(app, &name_or_id).await?;
-            app.store.set_user_disabled(user.id.clone(), None, app.now()).await?;
+            people::set_enabled(app, &user.id, true).await?;
             show(app, format, &user.id).await
         }
         UserCommand::Delete { name_or_id, yes } => {
             let user = find(app, &name_or_id).await?;
             super::confirm(&format!("Delete {name_or_id} with everything that is theirs?"), yes)?;
-            during("deleting", app.store.delete_user(user.id)).await?;
+            during("deleting", people::delete(app, &user.id)).await?;
             output::object(format, &json!({ "deleted": name_or_id }));
             Ok(())
         }

@@ -18,8 +18,8 @@ use super::issuer::Issuer;
 use super::kind;
 use super::listen::Listen;
 use super::model::{
-    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, Passwords, RateLimits,
-    Sessions, SignInApis, SigningKeys, TlsFiles, UsernameApi,
+    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, Events, KeySource, Log, Passwords,
+    RateLimits, Sessions, SignInApis, SigningKeys, TlsFiles, UsernameApi,
 };
 use super::{mail, read, rules};
 
@@ -113,6 +113,7 @@ struct Tree {
     #[serde(default)]
     sign_in_apis: SignInApisTree,
     mail: mail::Tree,
+    events: Events,
     log: Log,
     #[serde(default)]
     scopes: Vec<DeclaredScope>,
@@ -210,6 +211,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
         api_keys: tree.api_keys,
         sign_in_apis: tree.sign_in_apis.build(),
         mail: mail::build(tree.mail)?,
+        events: tree.events,
         log: tree.log,
         scopes: tree.scopes,
         resources: tree.resources,

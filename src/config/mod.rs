@@ -23,8 +23,8 @@ pub use issuer::Issuer;
 pub use listen::Listen;
 pub use load::{Loaded, Sources, dump, load, named_files};
 pub use model::{
-    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, KeySource, Log, LogFormat, Mail,
-    MailCap, MailTransport, Passwords, RateLimit, RateLimits, Sessions, SignInApis, SigningKeys, Smtp, SmtpTls,
+    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, Events, KeySource, Log, LogFormat,
+    Mail, MailCap, MailTransport, Passwords, RateLimit, RateLimits, Sessions, SignInApis, SigningKeys, Smtp, SmtpTls,
     TlsFiles, UsernameApi,
 };
 pub use print::{reference, template};

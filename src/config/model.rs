@@ -49,6 +49,7 @@ pub struct Config {
     pub api_keys: Policy,
     pub sign_in_apis: SignInApis,
     pub mail: Mail,
+    pub events: Events,
     pub log: Log,
     pub scopes: Vec<DeclaredScope>,
     pub resources: Vec<Resource>,
@@ -139,6 +140,12 @@ pub struct Passwords {
 pub struct SigningKeys {
     /// Zero: only by hand.
     pub rotate_every: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    pub retention: Span,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -105,6 +105,7 @@ pub const SECTIONS: &[Section] = &[
         "mail.smtp",
         "The server that takes our mail, where `transport` is `smtp`. It has to be trusted with every address.",
     ),
+    section("events", "The audit trail, as `keyward event list` shows it (audit.md)."),
     section("log", "What the process logs."),
     section("scopes[]", "Scopes of your resources, beside the standard ones."),
     section("resources[]", "Resource servers that tokens may be made for (RFC 8707)."),
@@ -358,6 +359,13 @@ pub const SETTINGS: &[Setting] = &[
         "How long the server may take for one mail.",
     )
     .default(r#""60s""#),
+    setting(
+        "events.retention",
+        Kind::Duration(Span::days(1), Span::days(3650)),
+        "How long an event is kept: who signed in, who changed what, and from where. IP addresses are personal data; \
+         keep them no longer than you need them.",
+    )
+    .default(r#""90d""#),
     setting("log.format", one_of!(Choice, LogFormat), "For a person, or one JSON object a line.")
         .default(r#""pretty""#),
     setting(

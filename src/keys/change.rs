@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::life::{self, ALWAYS, PUBLISHED_AHEAD, Policy, Step};
 use super::master::{self, Master};
 use super::{KeyError, Keyring};
-use crate::ambient::Rng;
 use crate::config::KeySource;
 use crate::crypto::jws::{self, KeyPair};
 use crate::protocol::client::SigningAlg;
 use crate::protocol::time::Timestamp;
+use crate::store::events::{Author, Event, EventKind};
 use crate::store::keys::{Added, Sealed, StoredKey, Successor};
 use crate::store::{Store, StoreError};
 
@@ -45,30 +45,37 @@ pub struct Rekeyed {
 
 impl Keyring {
     /// A first key of each algorithm that always has one. Two processes may make one each; the database keeps one.
-    pub(super) async fn make_first_keys(&self, store: &Store, now: Timestamp) -> Result<(), KeyError> {
+    pub(super) async fn make_first_keys(&self, store: &Store, author: &Author, now: Timestamp) -> Result<(), KeyError> {
         for alg in ALWAYS {
             let known = store.signing_keys().await?;
             if life::active(&known, alg, now).is_none() {
-                self.make(store, alg, &known, now, now).await?;
+                self.make(store, alg, &known, now, author, now).await?;
             }
         }
         Ok(())
     }
 
     /// Does what is due; how many steps that were.
-    pub async fn maintain(&self, store: &Store, policy: &Policy, now: Timestamp) -> Result<usize, KeyError> {
+    pub async fn maintain(
+        &self,
+        store: &Store,
+        policy: &Policy,
+        author: &Author,
+        now: Timestamp,
+    ) -> Result<usize, KeyError> {
         let keys = store.signing_keys().await?;
         let steps = life::due(&keys, policy, now);
         for step in &steps {
             match step {
                 Step::Make { alg, active_from } => {
-                    if let Some(made) = self.make(store, *alg, &keys, *active_from, now).await? {
+                    if let Some(made) = self.make(store, *alg, &keys, *active_from, author, now).await? {
                         tracing::info!(kid = made.kid, alg = alg.as_str(), "a signing key was made");
                     }
                 }
                 Step::NoteLongest { kid, longest } => store.note_longest_token(kid.clone(), *longest).await?,
                 Step::Retire { kid } => {
-                    if store.retire_signing_key(kid.clone(), Successor::None, now).await? {
+                    let event = retired(author, kid, now);
+                    if store.retire_signing_key(kid.clone(), Successor::None, event, now).await? {
                         tracing::info!(kid, "a replaced signing key was retired: its last token has expired");
                     }
                 }
@@ -86,6 +93,7 @@ impl Keyring {
         store: &Store,
         alg: SigningAlg,
         at_once: bool,
+        author: &Author,
         now: Timestamp,
     ) -> Result<Prepared, KeyError> {
         let keys = store.signing_keys().await?;
@@ -94,7 +102,7 @@ impl Keyring {
         }
         let is_first = life::active(&keys, alg, now).is_none();
         let active_from = if at_once || is_first { now } else { now + PUBLISHED_AHEAD };
-        let made = self.make(store, alg, &keys, active_from, now).await?.ok_or(KeyError::Overtaken)?;
+        let made = self.make(store, alg, &keys, active_from, author, now).await?.ok_or(KeyError::Overtaken)?;
         self.reload(store).await?;
         Ok(Prepared::Made(made))
     }
@@ -105,6 +113,7 @@ impl Keyring {
         store: &Store,
         pair: KeyPair,
         at_once: bool,
+        author: &Author,
         now: Timestamp,
     ) -> Result<StoredKey, KeyError> {
         let keys = store.signing_keys().await?;
@@ -113,41 +122,56 @@ impl Keyring {
         }
         let is_first = life::active(&keys, pair.alg, now).is_none();
         let active_from = if at_once || is_first { now } else { now + PUBLISHED_AHEAD };
-        let added = self.add(store, pair, &keys, active_from, now).await?.ok_or(KeyError::Overtaken)?;
+        let event = author.event(EventKind::SigningKeyImported, now);
+        let added = self.add(store, pair, &keys, active_from, event).await?.ok_or(KeyError::Overtaken)?;
         self.reload(store).await?;
         Ok(added)
     }
 
     /// Ends a key at once, whatever it breaks. If it signs, the one that waits takes over, or a fresh one.
-    pub async fn retire(&self, store: &Store, kid: &str, now: Timestamp) -> Result<Retirement, KeyError> {
+    pub async fn retire(
+        &self,
+        store: &Store,
+        kid: &str,
+        author: &Author,
+        now: Timestamp,
+    ) -> Result<Retirement, KeyError> {
         let keys = store.signing_keys().await?;
         let unknown = || KeyError::UnknownKid(kid.to_owned());
-        let retired = keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?.clone();
-        let was_active = life::active(&keys, retired.alg, now).is_some_and(|active| active.kid == kid);
-        let (successor, in_its_place) = match life::next(&keys, retired.alg, now) {
+        let key = keys.iter().find(|key| key.kid == kid).ok_or_else(unknown)?.clone();
+        let was_active = life::active(&keys, key.alg, now).is_some_and(|active| active.kid == kid);
+        let (successor, in_its_place) = match life::next(&keys, key.alg, now) {
             _ if !was_active => (Successor::None, None),
             Some(next) => (Successor::Promote(next.kid.clone()), Some(next.kid.clone())),
             None => {
-                let pair = generate(retired.alg).await?;
-                let (key, sealed_by) = self.sealed(pair, &keys, now, now)?;
-                let kid = key.kid.clone();
-                (Successor::Add(Box::new(key), sealed_by), Some(kid))
+                let pair = generate(key.alg).await?;
+                let (new, sealed_by) = self.sealed(pair, &keys, now, now)?;
+                let event = made(author.event(EventKind::SigningKeyRotated, now), &new, &keys);
+                let new_kid = new.kid.clone();
+                (Successor::Add(Box::new(new), sealed_by, Box::new(event)), Some(new_kid))
             }
         };
-        if !store.retire_signing_key(kid.to_owned(), successor, now).await? {
+        let event = retired(author, kid, now).with("successor", in_its_place.as_deref());
+        if !store.retire_signing_key(kid.to_owned(), successor, event, now).await? {
             return Err(KeyError::AlreadyRetired(kid.to_owned()));
         }
         self.reload(store).await?;
-        Ok(Retirement { retired, was_active, successor: in_its_place })
+        Ok(Retirement { retired: key, was_active, successor: in_its_place })
     }
 
     /// Seals everything under a new master key: a fresh one, or that of a file. Refresh tokens, sessions and signing
     /// keys stay what they are.
-    pub async fn rekey(&self, store: &Store, new: Option<PathBuf>, rng: &dyn Rng) -> Result<Rekeyed, KeyError> {
+    pub async fn rekey(
+        &self,
+        store: &Store,
+        new: Option<PathBuf>,
+        author: &Author,
+        now: Timestamp,
+    ) -> Result<Rekeyed, KeyError> {
         let old = Master::matching(&self.source, &self.sealing().fingerprint)?;
         let new = match (new, &self.source) {
             (Some(path), _) => Master::read(path, true)?,
-            (None, KeySource::Dir(_)) => Master::random(old.path.clone(), rng),
+            (None, KeySource::Dir(_)) => Master::random(old.path.clone(), author.rng()),
             (None, KeySource::File(_)) => return Err(KeyError::NoNewKey),
         };
         if new.fingerprint() == old.fingerprint() {
@@ -166,7 +190,9 @@ impl Keyring {
             };
             to.seal(&zeroize::Zeroizing::new(from.open(sealed).ok()?)).ok()
         };
-        if !store.reseal(old.fingerprint(), new.fingerprint(), Arc::new(reseal)).await? {
+        let event = author.event(EventKind::MasterKeyChanged, now);
+        let event = event.with("from", master::id(&old.fingerprint())).with("to", master::id(&new.fingerprint()));
+        if !store.reseal(old.fingerprint(), new.fingerprint(), Arc::new(reseal), event).await? {
             return Err(KeyError::Overtaken);
         }
         let kept = match &self.source {
@@ -190,10 +216,13 @@ impl Keyring {
         alg: SigningAlg,
         known: &[StoredKey],
         active_from: Timestamp,
+        author: &Author,
         now: Timestamp,
     ) -> Result<Option<StoredKey>, KeyError> {
         let pair = generate(alg).await?;
-        self.add(store, pair, known, active_from, now).await
+        let is_first = !known.iter().any(|key| key.alg == alg && key.retired_at.is_none());
+        let kind = if is_first { EventKind::SigningKeyCreated } else { EventKind::SigningKeyRotated };
+        self.add(store, pair, known, active_from, author.event(kind, now)).await
     }
 
     async fn add(
@@ -202,10 +231,11 @@ impl Keyring {
         pair: KeyPair,
         known: &[StoredKey],
         active_from: Timestamp,
-        now: Timestamp,
+        event: Event,
     ) -> Result<Option<StoredKey>, KeyError> {
-        let (key, sealed_by) = self.sealed(pair, known, active_from, now)?;
-        match store.add_signing_key(key.clone(), sealed_by).await? {
+        let (key, sealed_by) = self.sealed(pair, known, active_from, event.at)?;
+        let event = made(event, &key, known);
+        match store.add_signing_key(key.clone(), sealed_by, event).await? {
             Added::Yes => Ok(Some(key)),
             Added::Known => Ok(None),
             Added::OtherMasterKey => Err(KeyError::Overtaken),
@@ -236,6 +266,17 @@ impl Keyring {
         };
         Ok((key, sealing.fingerprint.clone()))
     }
+}
+
+fn retired(author: &Author, kid: &str, now: Timestamp) -> Event {
+    author.event(EventKind::SigningKeyRetired, now).with("kid", kid)
+}
+
+/// What is told of a key that comes into use, and of the one that it follows.
+fn made(event: Event, key: &StoredKey, known: &[StoredKey]) -> Event {
+    let before = life::active(known, key.alg, event.at).map(|before| before.kid.clone());
+    let event = event.with("kid", key.kid.as_str()).with("alg", key.alg.as_str());
+    event.with("active_from", key.active_from.rfc3339()).with("predecessor", before)
 }
 
 /// Off the threads that serve: an RSA key takes its time.

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
 
-use crate::ambient::{Rng, random_bytes};
+use crate::ambient::{SharedRng, random_bytes};
 use crate::config::KeySource;
 use crate::crypto::digest::hmac_sha256;
 use crate::crypto::jws;
@@ -20,6 +20,7 @@ use crate::crypto::pem::PemError;
 use crate::crypto::seal::SealKey;
 use crate::protocol::client::SigningAlg;
 use crate::protocol::time::Timestamp;
+use crate::store::events::{Author, By};
 use crate::store::keys::{MASTER_KEY, SERVER_KEY};
 use crate::store::{Store, StoreError};
 
@@ -133,18 +134,18 @@ impl Sealing {
 
 impl Keyring {
     /// Opens the keyring, making on an empty database whatever is missing.
-    pub async fn open(store: &Store, source: &KeySource, rng: &dyn Rng, now: Timestamp) -> Result<Self, KeyError> {
+    pub async fn open(store: &Store, source: &KeySource, rng: &SharedRng, now: Timestamp) -> Result<Self, KeyError> {
         let master = match store.setting(MASTER_KEY).await? {
             Some(sealed_by) => Master::matching(source, &sealed_by)?,
             None => {
-                let own = Master::load(source, true, rng)?;
+                let own = Master::load(source, true, rng.as_ref())?;
                 // Another process may have been faster, with a key of its own.
                 let settled = store.settle_setting(MASTER_KEY, own.fingerprint()).await?;
                 if settled == own.fingerprint() { own } else { Master::matching(source, &settled)? }
             }
         };
         let (seal, _) = master.seals();
-        let fresh = seal.seal(&random_bytes::<32>(rng)).map_err(jws::CryptoError::from)?;
+        let fresh = seal.seal(&random_bytes::<32>(rng.as_ref())).map_err(jws::CryptoError::from)?;
         let sealed = store.settle_setting(SERVER_KEY, fresh).await?;
         let server_key = Zeroizing::new(seal.open(&sealed).map_err(|_| KeyError::Unsealable)?);
         let server_key: &[u8; 32] = server_key.as_slice().try_into().map_err(|_| KeyError::Unsealable)?;
@@ -154,7 +155,7 @@ impl Keyring {
             sealing: RwLock::new(Arc::new(Sealing::of(&master))),
             set: RwLock::default(),
         };
-        keyring.make_first_keys(store, now).await?;
+        keyring.make_first_keys(store, &Author::new(Arc::clone(rng), By::Keyward), now).await?;
         keyring.reload(store).await?;
         Ok(keyring)
     }

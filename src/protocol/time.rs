@@ -34,6 +34,20 @@ impl Timestamp {
     }
 }
 
+/// A text that is no RFC 3339 time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotATime;
+
+impl FromStr for Timestamp {
+    type Err = NotATime;
+
+    fn from_str(text: &str) -> Result<Self, NotATime> {
+        use time::format_description::well_known::Rfc3339;
+        let at = time::OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NotATime)?;
+        i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).map(Self).map_err(|_| NotATime)
+    }
+}
+
 impl Add<Span> for Timestamp {
     type Output = Self;
     fn add(self, span: Span) -> Self {
@@ -196,6 +210,23 @@ mod tests {
         for text in ["250ms", "90s", "15m", "36h", "30d", "0s"] {
             assert_eq!(text.parse::<Span>().map(|span| span.to_string()).as_deref(), Ok(text));
         }
+    }
+
+    #[test]
+    fn times_parse_as_they_are_written() {
+        for (text, expected) in [
+            ("2027-01-15T08:00:00Z", Some(1_800_000_000_000)),
+            ("2027-01-15T08:00:00.25Z", Some(1_800_000_000_250)),
+            ("2027-01-15T09:30:00+01:30", Some(1_800_000_000_000)),
+            ("1969-12-31T23:59:59.999Z", Some(-1)),
+            ("2027-01-15", None),
+            ("2027-01-15T08:00:00", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<Timestamp>().ok().map(Timestamp::millis), expected, "{text}");
+        }
+        assert_eq!(Timestamp(1_800_000_000_250).rfc3339().parse(), Ok(Timestamp(1_800_000_000_250)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sqlx::any::AnyRow;
 
 use super::db::{Conn, Statement};
+use super::events::{self, Author, Event, EventKind};
 use super::{Result, Store, StoreError, column, from_json, to_json};
 use crate::protocol::client::{Client, ClientMetadata};
 use crate::protocol::client_auth::StoredSecret;
@@ -89,20 +90,25 @@ impl Store {
 
     /// # Errors
     /// `Conflict` where the id is taken, by a client or as a user's `sub`.
-    pub async fn create_client(&self, record: ClientRecord) -> Result<()> {
-        self.change(move |conn| Box::pin(async move { insert(conn, &record).await })).await
+    pub async fn create_client(&self, record: ClientRecord, event: Event) -> Result<()> {
+        self.change(move |conn| Box::pin(async move { insert(conn, &record, event).await })).await
     }
 
-    /// Replaces metadata, secrets and status. `false` where there is no such client.
-    pub async fn update_client(&self, record: ClientRecord, now: Timestamp) -> Result<bool> {
-        self.change(move |conn| Box::pin(async move { update(conn, &record, now).await })).await
+    /// Replaces metadata, secrets and status, with an event for each of these that is another by it. `false` where
+    /// there is no such client.
+    pub async fn update_client(&self, record: ClientRecord, author: Author, now: Timestamp) -> Result<bool> {
+        self.change(move |conn| Box::pin(async move { update(conn, &record, &author, now).await })).await
     }
 
     /// Forgets the client with its grants and consents; its id stays taken.
-    pub async fn delete_client(&self, id: ClientId) -> Result<bool> {
+    pub async fn delete_client(&self, id: ClientId, event: Event) -> Result<bool> {
         self.change(move |conn| {
             Box::pin(async move {
-                let done = sqlx::query("DELETE FROM clients WHERE id = $1").bind(id.as_str()).execute(conn).await?;
+                let delete = sqlx::query("DELETE FROM clients WHERE id = $1").bind(id.as_str());
+                let done = delete.execute(&mut *conn).await?;
+                if done.rows_affected() > 0 {
+                    events::insert(conn, &event.of_client(&id)).await?;
+                }
                 Ok(done.rows_affected() > 0)
             })
         })
@@ -114,7 +120,12 @@ impl Store {
     ///
     /// # Errors
     /// `Unusable` where a declared id belongs to a client that was made by hand.
-    pub async fn sync_declared_clients(&self, declared: Vec<DeclaredClient>, now: Timestamp) -> Result<Vec<ClientId>> {
+    pub async fn sync_declared_clients(
+        &self,
+        declared: Vec<DeclaredClient>,
+        author: Author,
+        now: Timestamp,
+    ) -> Result<Vec<ClientId>> {
         let known = self.clients().await?;
         let mut gone: Vec<ClientId> = Vec::new();
         let mut writes: Vec<(bool, ClientRecord)> = Vec::new();
@@ -143,7 +154,9 @@ impl Store {
         // In one order for all processes, so that two which start at once wait for each other one after the other.
         writes.sort_by(|(_, one), (_, other)| one.client.id.cmp(&other.client.id));
         if !writes.is_empty() {
-            self.change(move |conn| Box::pin(async move { write_declared(conn, writes, now).await })).await?;
+            let write =
+                self.change(move |conn| Box::pin(async move { write_declared(conn, writes, &author, now).await }));
+            write.await?;
         }
         Ok(gone)
     }
@@ -161,29 +174,34 @@ fn declared_record(new: DeclaredClient, old: Option<&ClientRecord>, now: Timesta
     }
 }
 
-async fn write_declared(conn: &mut Conn, writes: Vec<(bool, ClientRecord)>, now: Timestamp) -> Result<()> {
+async fn write_declared(
+    conn: &mut Conn,
+    writes: Vec<(bool, ClientRecord)>,
+    author: &Author,
+    now: Timestamp,
+) -> Result<()> {
     for (is_new, record) in writes {
         if !is_new {
-            update(conn, &record, now).await?;
+            update(conn, &record, author, now).await?;
         } else if !super::users::try_subject(conn, record.client.id.as_str(), "client").await? {
             // Another process that starts at the same time was faster, or the id is somebody else's.
             let row = select(&record.client.id).fetch_optional(&mut *conn).await?;
             if row.is_none() {
-                insert(conn, &record).await?;
+                insert(conn, &record, author.event(EventKind::ClientCreated, now)).await?;
             }
         } else {
-            insert_claimed(conn, &record).await?;
+            insert_claimed(conn, &record, author.event(EventKind::ClientCreated, now)).await?;
         }
     }
     Ok(())
 }
 
-async fn insert(conn: &mut Conn, record: &ClientRecord) -> Result<()> {
+async fn insert(conn: &mut Conn, record: &ClientRecord, event: Event) -> Result<()> {
     super::users::claim_subject(conn, record.client.id.as_str(), "client").await?;
-    insert_claimed(conn, record).await
+    insert_claimed(conn, record, event).await
 }
 
-async fn insert_claimed(conn: &mut Conn, record: &ClientRecord) -> Result<()> {
+async fn insert_claimed(conn: &mut Conn, record: &ClientRecord, event: Event) -> Result<()> {
     let id = record.client.id.as_str();
     let now = record.created_at.millis();
     sqlx::query(
@@ -196,22 +214,28 @@ async fn insert_claimed(conn: &mut Conn, record: &ClientRecord) -> Result<()> {
     .bind(i64::from(record.declared))
     .bind(now)
     .bind(record.client.disabled_at.map(Timestamp::millis))
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    events::insert(conn, &event.of_client(&record.client.id)).await
 }
 
-async fn update(conn: &mut Conn, record: &ClientRecord, now: Timestamp) -> Result<bool> {
-    let done = sqlx::query(
+async fn update(conn: &mut Conn, record: &ClientRecord, author: &Author, now: Timestamp) -> Result<bool> {
+    let id = &record.client.id;
+    // Locked before it is read, so that of two changes each tells what it changed itself.
+    sqlx::query("UPDATE clients SET id = id WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
+    let Some(row) = select(id).fetch_optional(&mut *conn).await? else { return Ok(false) };
+    let events = events::changes_of_client(&read(&row)?, record, author, now)?;
+    sqlx::query(
         "UPDATE clients SET metadata = $2, secrets = $3, declared = $4, updated_at = $5, disabled_at = $6 WHERE id = $1",
     )
-    .bind(record.client.id.as_str())
+    .bind(id.as_str())
     .bind(to_json("client", &record.client.metadata)?)
     .bind(to_json("client secret", &record.secrets)?)
     .bind(i64::from(record.declared))
     .bind(now.millis())
     .bind(record.client.disabled_at.map(Timestamp::millis))
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(done.rows_affected() > 0)
+    events::insert_all(conn, &events).await?;
+    Ok(true)
 }

@@ -2,6 +2,7 @@
 
 use sqlx::any::AnyRow;
 
+use super::events::{self, Event};
 use super::{Result, Store, column, from_json, to_json};
 use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::interaction::{Allowed, Consent};
@@ -28,6 +29,7 @@ impl Store {
         user_id: UserId,
         client_id: ClientId,
         allowed: Allowed,
+        event: Event,
         now: Timestamp,
     ) -> Result<()> {
         self.db
@@ -51,9 +53,9 @@ impl Store {
                         .bind(user)
                         .bind(client)
                         .bind(to_json("consent", &consent.allowed)?)
-                        .execute(conn)
+                        .execute(&mut *conn)
                         .await?;
-                    Ok(())
+                    events::insert(conn, &event).await
                 })
             })
             .await

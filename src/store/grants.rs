@@ -4,6 +4,7 @@
 use sqlx::any::AnyRow;
 
 use super::db::{Conn, Kind, Statement};
+use super::events::{self, Event};
 use super::users::{self, user_columns};
 use super::{Result, Store, column, from_json, to_json};
 use crate::protocol::api_key::MAX_OPENED_BY_KEY;
@@ -208,23 +209,40 @@ impl Store {
         .await
     }
 
-    /// Ends a grant with all its tokens. `false` where it had ended before.
-    pub async fn revoke_grant(&self, id: GrantId, reason: &'static str, now: Timestamp) -> Result<bool> {
-        let sql = "UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL";
-        let revoked =
-            self.conditional(move || sqlx::query(sql).bind(id.as_str().to_owned()).bind(now.millis()).bind(reason));
+    /// Ends a grant with all its tokens; the event learns whose it was. `false` where it had ended before.
+    pub async fn revoke_grant(&self, id: GrantId, reason: &'static str, event: Event, now: Timestamp) -> Result<bool> {
+        let sql = "UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL
+                   RETURNING user_id";
+        let revoked = self.db.write(move |conn| {
+            Box::pin(async move {
+                let statement = sqlx::query(sql).bind(id.as_str()).bind(now.millis()).bind(reason);
+                let Some(row) = statement.fetch_optional(&mut *conn).await? else { return Ok(false) };
+                let user_id = UserId::new(column::<String>(&row, "user_id")?);
+                let event = event.of_user(&user_id).with("reason", reason).with("grant_id", id.as_str());
+                events::insert(conn, &event).await?;
+                Ok(true)
+            })
+        });
         let revoked = revoked.await;
         self.standings.forget();
         revoked
     }
 
     /// Revokes one access token until it would have expired by itself.
-    pub async fn revoke_access_token(&self, jti: String, expires_at: Timestamp) -> Result<()> {
+    pub async fn revoke_access_token(&self, jti: String, expires_at: Timestamp, event: Event) -> Result<()> {
         let sql = "INSERT INTO used_ids (kind, id, expires_at) VALUES ('jti', $1, $2) ON CONFLICT DO NOTHING";
-        let revoked = self.conditional(move || sqlx::query(sql).bind(jti.clone()).bind(expires_at.millis()));
+        let revoked = self.db.write(move |conn| {
+            Box::pin(async move {
+                let done = sqlx::query(sql).bind(jti.as_str()).bind(expires_at.millis()).execute(&mut *conn).await?;
+                if done.rows_affected() > 0 {
+                    events::insert(conn, &event.with("jti", jti)).await?;
+                }
+                Ok(())
+            })
+        });
         let revoked = revoked.await;
         self.standings.forget();
-        revoked.map(drop)
+        revoked
     }
 
     pub async fn is_access_token_revoked(&self, jti: &str) -> Result<bool> {

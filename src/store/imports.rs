@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 
 use super::db::{Conn, Statement};
 use super::users::{read, user_columns};
-use super::{Result, Store, StoreError, column, from_json, to_json};
+use super::{Result, Store, StoreError, column, from_json, rows, to_json};
 use crate::protocol::client::wire_enum;
 use crate::protocol::ids::{ClientId, ImportId, OnboardingId, UserId};
 use crate::protocol::partner::Registration;
@@ -269,16 +269,6 @@ async fn receive(conn: &mut Conn, partner: &ClientId, wishes: &[&Wish], now: Tim
     };
     wishes.iter().fold(statement, bind).execute(conn).await?;
     Ok(())
-}
-
-/// `count` rows of `width` parameters each behind the first `shared` ones, which every row begins with.
-fn rows(shared: usize, width: usize, count: usize) -> String {
-    let shared_names: Vec<String> = (1..=shared).map(|at| format!("${at}")).collect();
-    let row = |nth: usize| {
-        let own = (1..=width).map(|at| format!("${}", shared + nth * width + at));
-        format!("({})", shared_names.iter().cloned().chain(own).collect::<Vec<_>>().join(", "))
-    };
-    (0..count).map(row).collect::<Vec<_>>().join(", ")
 }
 
 /// Ends a line, in the transaction of what it came to.

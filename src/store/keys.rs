@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use sqlx::any::AnyRow;
 
 use super::db::Conn;
+use super::events::{self, Event};
 use super::{Result, Store, StoreError, column, from_json, to_json};
 use crate::protocol::client::SigningAlg;
 use crate::protocol::time::{Span, Timestamp};
@@ -50,8 +51,8 @@ pub enum Successor {
     None,
     /// The key with this name, from now on.
     Promote(String),
-    /// A new key, with the fingerprint of the master key that sealed it.
-    Add(Box<StoredKey>, String),
+    /// A new key, with the fingerprint of the master key that sealed it and the event that tells of it.
+    Add(Box<StoredKey>, String, Box<Event>),
 }
 
 /// What a sealed value is.
@@ -90,8 +91,8 @@ impl Store {
     }
 
     /// Adds a key that was sealed under the master key with this fingerprint.
-    pub async fn add_signing_key(&self, key: StoredKey, sealed_by: String) -> Result<Added> {
-        self.change(move |conn| Box::pin(async move { insert(conn, key, &sealed_by).await })).await
+    pub async fn add_signing_key(&self, key: StoredKey, sealed_by: String, event: Event) -> Result<Added> {
+        self.change(move |conn| Box::pin(async move { insert(conn, key, &sealed_by, &event).await })).await
     }
 
     /// Remembers how long tokens of a key may live; that never becomes less.
@@ -103,7 +104,13 @@ impl Store {
     }
 
     /// Ends a key for good and forgets its private half. `false` where there is none that lives.
-    pub async fn retire_signing_key(&self, kid: String, successor: Successor, now: Timestamp) -> Result<bool> {
+    pub async fn retire_signing_key(
+        &self,
+        kid: String,
+        successor: Successor,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<bool> {
         self.change(move |conn| {
             Box::pin(async move {
                 let done = sqlx::query(
@@ -117,10 +124,11 @@ impl Store {
                 if done.rows_affected() == 0 {
                     return Ok(false);
                 }
+                events::insert(conn, &event).await?;
                 match successor {
                     Successor::None => Ok(true),
                     Successor::Promote(next) => promote(conn, next, now).await,
-                    Successor::Add(key, sealed_by) => match insert(conn, *key, &sealed_by).await? {
+                    Successor::Add(key, sealed_by, event) => match insert(conn, *key, &sealed_by, &event).await? {
                         Added::Yes => Ok(true),
                         _ => Err(StoreError::Refused("another process is changing the signing keys; try again")),
                     },
@@ -132,7 +140,7 @@ impl Store {
 
     /// Seals everything anew, under the master key with the fingerprint `new`. `false` where it was not sealed under
     /// `old`.
-    pub async fn reseal(&self, old: String, new: String, reseal: Reseal) -> Result<bool> {
+    pub async fn reseal(&self, old: String, new: String, reseal: Reseal, event: Event) -> Result<bool> {
         self.change(move |conn| {
             Box::pin(async move {
                 // First, so that no key is added under the old one meanwhile.
@@ -146,6 +154,7 @@ impl Store {
                     return Ok(false);
                 }
                 reseal_all(conn, &reseal).await?;
+                events::insert(conn, &event).await?;
                 Ok(true)
             })
         })
@@ -166,7 +175,7 @@ impl Store {
     }
 }
 
-async fn insert(conn: &mut Conn, key: StoredKey, sealed_by: &str) -> Result<Added> {
+async fn insert(conn: &mut Conn, key: StoredKey, sealed_by: &str, event: &Event) -> Result<Added> {
     // Locks the setting until the transaction ends: a change of the master key waits, or we see that it is done.
     let held = sqlx::query("UPDATE settings SET value = value WHERE name = $1 AND value = $2")
         .bind(MASTER_KEY)
@@ -189,9 +198,13 @@ async fn insert(conn: &mut Conn, key: StoredKey, sealed_by: &str) -> Result<Adde
     .bind(key.created_at.millis())
     .bind(key.active_from.millis())
     .bind(key.longest_token.map(Span::millis))
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(if done.rows_affected() > 0 { Added::Yes } else { Added::Known })
+    if done.rows_affected() == 0 {
+        return Ok(Added::Known);
+    }
+    events::insert(conn, event).await?;
+    Ok(Added::Yes)
 }
 
 async fn promote(conn: &mut Conn, kid: String, now: Timestamp) -> Result<bool> {

@@ -187,3 +187,13 @@ fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
 fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| StoreError::Corrupt { what, why: error.to_string() })
 }
+
+/// `count` rows of `width` parameters each behind the first `shared` ones, which every row begins with.
+fn rows(shared: usize, width: usize, count: usize) -> String {
+    let shared_names: Vec<String> = (1..=shared).map(|at| format!("${at}")).collect();
+    let row = |nth: usize| {
+        let own = (1..=width).map(|at| format!("${}", shared + nth * width + at));
+        format!("({})", shared_names.iter().cloned().chain(own).collect::<Vec<_>>().join(", "))
+    };
+    (0..count).map(row).collect::<Vec<_>>().join(", ")
+}

@@ -43,7 +43,7 @@ pub struct NewPartnerUser {
     pub onboarding: Onboarding,
     /// The letter that welcomes them.
     pub mail: Option<NewMail>,
-    pub event: Event,
+    pub events: Vec<Event>,
     /// The answer to the request, if it may be asked for again.
     pub answer: Option<NewAnswer>,
     /// The line of an import that this is.
@@ -169,7 +169,7 @@ impl Store {
     ) -> Result<Changed> {
         let realm = realm_of(partner);
         let changed =
-            self.change(move |conn| Box::pin(async move { change(conn, &realm, &id, changes, &event, now).await }));
+            self.change(move |conn| Box::pin(async move { change(conn, &realm, &id, changes, event, now).await }));
         match changed.await {
             Err(StoreError::Refused(users::EMAIL_TAKEN)) => Ok(Changed::EmailTaken),
             other => other,
@@ -192,7 +192,7 @@ async fn register(conn: &mut Conn, new: &NewPartnerUser, now: Timestamp) -> Resu
     if let Some(mail) = &new.mail {
         outbox::enqueue(conn, mail, now).await?;
     }
-    events::insert(conn, &new.event).await
+    events::insert_all(conn, &new.events).await
 }
 
 async fn change(
@@ -200,7 +200,7 @@ async fn change(
     realm: &str,
     id: &UserId,
     changes: Changes,
-    event: &Event,
+    event: Event,
     now: Timestamp,
 ) -> Result<Changed> {
     // Locked first, so that of two changes neither undoes what the other did.
@@ -218,6 +218,9 @@ async fn change(
     set(&mut claims, "name", changes.name);
     set(&mut claims, "locale", changes.locale);
     let email = changes.email.filter(|email| user.email.as_ref() != Some(email));
+    // Their names and no more: what somebody is called is no concern of the trail.
+    let claims_changed = ["name", "locale"].into_iter().filter(|name| claims.get(*name) != user.claims.get(*name));
+    let changed: Vec<&str> = claims_changed.chain(email.is_some().then_some("email")).collect();
     if claims == user.claims && email.is_none() {
         return Ok(Changed::Same);
     }
@@ -230,7 +233,7 @@ async fn change(
     if let Some(email) = email {
         change_email(conn, realm, id, &email).await?;
     }
-    events::insert(conn, event).await?;
+    events::insert(conn, &event.with("changed", changed)).await?;
     Ok(Changed::Yes)
 }
 

@@ -1,19 +1,17 @@
 //! Expired rows leave in small batches, each a write of its own, so that no request waits for more than one.
 
 use super::{Result, Store};
-use crate::protocol::time::Timestamp;
+use crate::protocol::time::{Span, Timestamp};
 
 /// Rows that one write removes at most.
 const BATCH: i64 = 200;
 
 /// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
-const STATEMENTS: [&str; 14] = [
+const STATEMENTS: [&str; 13] = [
     "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM used_ids WHERE (kind, id) IN (SELECT kind, id FROM used_ids WHERE expires_at <= $1 LIMIT $2)",
-    // The audit trail is kept for 90 days.
-    "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at <= $1 - 7776000000 LIMIT $2)",
     // People see for 90 days what a key was.
     "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE expires_at <= $1 - 7776000000 LIMIT $2)",
     "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE revoked_at <= $1 - 7776000000 LIMIT $2)",
@@ -35,19 +33,27 @@ const STATEMENTS: [&str; 14] = [
     "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)",
 ];
 
+/// Events are kept for as long as the operator says.
+const EVENTS: &str = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at <= $1 LIMIT $2)";
+
 impl Store {
-    /// Removes what expired before `now`; how many rows that was.
-    pub async fn purge_expired(&self, now: Timestamp) -> Result<u64> {
-        let mut removed = 0;
+    /// Removes what expired before `now`, and events that are older than `events_kept`; how many rows that was.
+    pub async fn purge_expired(&self, events_kept: Span, now: Timestamp) -> Result<u64> {
+        let mut removed = self.purge(EVENTS, now - events_kept).await?;
         for sql in STATEMENTS {
-            loop {
-                let batch = self.db.execute(move || sqlx::query(sql).bind(now.millis()).bind(BATCH)).await?;
-                removed += batch;
-                if batch < BATCH.unsigned_abs() {
-                    break;
-                }
-            }
+            removed += self.purge(sql, now).await?;
         }
         Ok(removed)
+    }
+
+    async fn purge(&self, sql: &'static str, until: Timestamp) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let batch = self.db.execute(move || sqlx::query(sql).bind(until.millis()).bind(BATCH)).await?;
+            removed += batch;
+            if batch < BATCH.unsigned_abs() {
+                return Ok(removed);
+            }
+        }
     }
 }

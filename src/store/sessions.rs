@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::db::Conn;
+use super::events::{self, Event};
 use super::grants::{NOBODY_THERE, read_auth_time};
 use super::links::{self, LinkKind};
 use super::users::{self, user_columns};
@@ -28,6 +29,13 @@ pub struct NewSession {
     pub proof: Proof,
     pub authentication: Authentication,
     pub expires_at: Timestamp,
+}
+
+/// The session that a browser had before, and the event that tells of its end.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    pub id: SessionId,
+    pub event: Event,
 }
 
 /// What a session begins by, and only if it still stands then.
@@ -185,7 +193,13 @@ impl Store {
     /// Begins a session in place of `replaced`, which ends with its online grants unless it is the same one: the
     /// same person who signs in again keeps the `sid`, under a new secret. `false` where the password was changed or
     /// the person disabled since it was checked.
-    pub async fn begin_session(&self, new: NewSession, replaced: Option<SessionId>, now: Timestamp) -> Result<bool> {
+    pub async fn begin_session(
+        &self,
+        new: NewSession,
+        replaced: Option<Replaced>,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<bool> {
         let began = self.db.write(move |conn| {
             Box::pin(async move {
                 let mut began = Vec::new();
@@ -202,8 +216,10 @@ impl Store {
                 if !stands {
                     return Ok((false, began));
                 }
-                if let Some(old) = replaced.filter(|old| *old != new.id) {
-                    end(conn, &old, now).await?;
+                if let Some(old) = replaced.filter(|old| old.id != new.id)
+                    && end(conn, &old.id, now).await?
+                {
+                    events::insert(conn, &old.event).await?;
                 }
                 upsert(conn, &new, now).await?;
                 match &new.proof {
@@ -214,6 +230,7 @@ impl Store {
                         began = onboardings::first_auth(conn, &[(new.user_id.clone(), now)]).await?;
                     }
                 }
+                events::insert(conn, &event).await?;
                 Ok((true, began))
             })
         });
@@ -258,8 +275,8 @@ impl Store {
         self.db.rows(statement).await?.iter().map(read_listed).collect()
     }
 
-    /// Ends a session from outside, as a sign-out would; whose it was.
-    pub async fn revoke_session(&self, id: SessionId, now: Timestamp) -> Result<Option<UserId>> {
+    /// Ends a session from outside, as a sign-out would; whose it was, which the event learns as well.
+    pub async fn revoke_session(&self, id: SessionId, event: Event, now: Timestamp) -> Result<Option<UserId>> {
         self.change(move |conn| {
             Box::pin(async move {
                 let row = sqlx::query("DELETE FROM sessions WHERE id = $1 RETURNING user_id")
@@ -268,14 +285,16 @@ impl Store {
                     .await?;
                 let Some(row) = row else { return Ok(None) };
                 super::grants::revoke_online_of_session(conn, &id, now).await?;
-                Ok(Some(UserId::new(column::<String>(&row, "user_id")?)))
+                let user_id = UserId::new(column::<String>(&row, "user_id")?);
+                events::insert(conn, &event.of_user(&user_id)).await?;
+                Ok(Some(user_id))
             })
         })
         .await
     }
 
-    /// Ends every session of a person, as sign-outs would; how many there were.
-    pub async fn revoke_sessions_of_user(&self, user_id: UserId, now: Timestamp) -> Result<usize> {
+    /// Ends every session of a person, as sign-outs would; how many there were, which the event learns as well.
+    pub async fn revoke_sessions_of_user(&self, user_id: UserId, event: Event, now: Timestamp) -> Result<usize> {
         self.change(move |conn| {
             Box::pin(async move {
                 // Whoever signs in at the same moment does so before this or after it.
@@ -288,6 +307,9 @@ impl Store {
                     let id = SessionId::new(column::<String>(row, "id")?);
                     super::grants::revoke_online_of_session(conn, &id, now).await?;
                 }
+                if !rows.is_empty() {
+                    events::insert(conn, &event.with("sessions", rows.len())).await?;
+                }
                 Ok(rows.len())
             })
         })
@@ -295,8 +317,16 @@ impl Store {
     }
 
     /// Signs out: ends the session and its online grants with their tokens; offline grants live on.
-    pub async fn end_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
-        let ended = self.db.write(move |conn| Box::pin(async move { end(conn, &id, now).await }));
+    pub async fn end_session(&self, id: SessionId, event: Event, now: Timestamp) -> Result<()> {
+        let ended = self.db.write(move |conn| {
+            Box::pin(async move {
+                // Of two clicks the second ends nothing.
+                if end(conn, &id, now).await? {
+                    events::insert(conn, &event).await?;
+                }
+                Ok(())
+            })
+        });
         let ended = ended.await;
         self.standings.forget();
         ended
@@ -374,9 +404,11 @@ pub(super) async fn shorten_all_of_key(conn: &mut Conn, kid: &ApiKeyId, until: T
     Ok(())
 }
 
-async fn end(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<()> {
-    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
-    super::grants::revoke_online_of_session(conn, id, now).await
+/// `false` where it had ended before.
+async fn end(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
+    super::grants::revoke_online_of_session(conn, id, now).await?;
+    Ok(done.rows_affected() > 0)
 }
 
 pub(super) async fn end_all_of_user(conn: &mut Conn, id: &UserId) -> Result<()> {

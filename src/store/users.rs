@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use sqlx::any::AnyRow;
 
 use super::db::Conn;
+use super::events::{self, Event};
 use super::{Result, Store, StoreError, column, from_json, onboardings, to_json};
 use crate::crypto::secret::Secret;
 use crate::protocol::ids::{ClientId, UserId};
@@ -190,23 +191,32 @@ impl Store {
     }
 
     /// Creates a person; the database decides whose name it is.
-    pub async fn create_user(&self, user: NewUser, now: Timestamp) -> Result<Created> {
+    pub async fn create_user(&self, user: NewUser, event: Event, now: Timestamp) -> Result<Created> {
         // Nobody has cached anything about a person who was not there.
-        let result = self.db.write(move |conn| Box::pin(async move { insert(conn, &user, now).await })).await;
-        match result {
+        let written = self.db.write(move |conn| {
+            Box::pin(async move {
+                insert(conn, &user, now).await?;
+                events::insert(conn, &event.of_user(&user.id)).await
+            })
+        });
+        match written.await {
             Err(StoreError::Refused(why)) => refused(why),
             other => other.map(|()| Created::Yes),
         }
     }
 
     /// Creates many people in one transaction; whoever cannot be made leaves the others be.
-    pub async fn create_users(&self, users: Vec<NewUser>, now: Timestamp) -> Result<Vec<Created>> {
+    pub async fn create_users(&self, users: Vec<(NewUser, Event)>, now: Timestamp) -> Result<Vec<Created>> {
         let created = self.db.write(move |conn| {
             Box::pin(async move {
                 let mut created = Vec::with_capacity(users.len());
-                for user in &users {
-                    created.push(match insert(conn, user, now).await {
-                        Ok(()) => Created::Yes,
+                let mut told = Vec::with_capacity(users.len());
+                for (user, event) in users {
+                    created.push(match insert(conn, &user, now).await {
+                        Ok(()) => {
+                            told.push(event.of_user(&user.id));
+                            Created::Yes
+                        }
                         Err(StoreError::Refused(why)) => {
                             if why != ID_TAKEN {
                                 take_back(conn, &user.id).await?;
@@ -216,6 +226,7 @@ impl Store {
                         Err(error) => return Err(error),
                     });
                 }
+                events::insert_all(conn, &told).await?;
                 Ok(created)
             })
         });
@@ -224,7 +235,7 @@ impl Store {
 
     /// Sets the password and ends all that the old one opened: sessions and grants. `false` where there is no such
     /// person.
-    pub async fn set_password(&self, id: UserId, hash: Secret<String>, now: Timestamp) -> Result<bool> {
+    pub async fn set_password(&self, id: UserId, hash: Secret<String>, event: Event, now: Timestamp) -> Result<bool> {
         self.change(move |conn| {
             Box::pin(async move {
                 if !touch(conn, &id, now).await? {
@@ -233,6 +244,7 @@ impl Store {
                 store_hash(conn, &id, &hash, now).await?;
                 super::sessions::end_all_of_user(conn, &id).await?;
                 super::grants::revoke_all_of_user(conn, &id, "password_changed", now).await?;
+                events::insert(conn, &event).await?;
                 Ok(true)
             })
         })
@@ -251,9 +263,16 @@ impl Store {
         Ok(())
     }
 
-    /// Disables (`Some`) or enables a person. Disabling ends their sessions and grants.
-    pub async fn set_user_disabled(&self, id: UserId, disabled_at: Option<Timestamp>, now: Timestamp) -> Result<bool> {
-        self.set_disabled(id, disabled_at, None, now).await
+    /// Disables (`Some`) or enables a person. Disabling ends their sessions and grants. Whoever was so before by the
+    /// same word stays it without an event.
+    pub async fn set_user_disabled(
+        &self,
+        id: UserId,
+        disabled_at: Option<Timestamp>,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.set_disabled(id, disabled_at, None, event, now).await
     }
 
     /// The same by the partner whose person it is. `false` where an operator has done so before, which stays.
@@ -261,9 +280,10 @@ impl Store {
         &self,
         id: UserId,
         disabled_at: Option<Timestamp>,
+        event: Event,
         now: Timestamp,
     ) -> Result<bool> {
-        self.set_disabled(id, disabled_at, Some(BY_PARTNER), now).await
+        self.set_disabled(id, disabled_at, Some(BY_PARTNER), event, now).await
     }
 
     async fn set_disabled(
@@ -271,12 +291,14 @@ impl Store {
         id: UserId,
         disabled_at: Option<Timestamp>,
         by: Option<&'static str>,
+        event: Event,
         now: Timestamp,
     ) -> Result<bool> {
         self.change_if(
             |done| *done,
             move |conn| {
                 Box::pin(async move {
+                    let changes = switches(conn, &id, disabled_at.is_some(), by).await?;
                     let done = sqlx::query(
                         "UPDATE users SET disabled_at = $2, disabled_by = $3, updated_at = $4
                      WHERE id = $1 AND ($3 IS NULL OR disabled_at IS NULL OR disabled_by = $3)",
@@ -290,6 +312,9 @@ impl Store {
                     if done.rows_affected() > 0 && disabled_at.is_some() {
                         super::sessions::end_all_of_user(conn, &id).await?;
                         super::grants::revoke_all_of_user(conn, &id, "user_disabled", now).await?;
+                    }
+                    if done.rows_affected() > 0 && changes {
+                        events::insert(conn, &event).await?;
                     }
                     Ok(done.rows_affected() > 0)
                 })
@@ -305,23 +330,29 @@ impl Store {
         id: UserId,
         roles: Option<Vec<String>>,
         groups: Option<Vec<String>>,
+        event: Event,
         now: Timestamp,
     ) -> Result<bool> {
         let roles = roles.map(|roles| to_json("user", &roles)).transpose()?;
         let groups = groups.map(|groups| to_json("user", &groups)).transpose()?;
         self.change(move |conn| {
             Box::pin(async move {
-                let done = sqlx::query(
+                let changed = sqlx::query(
                     "UPDATE users SET roles = COALESCE($2, roles), groups = COALESCE($3, groups), updated_at = $4
-                     WHERE id = $1",
+                     WHERE id = $1 AND (roles <> COALESCE($2, roles) OR groups <> COALESCE($3, groups))",
                 )
                 .bind(id.as_str())
                 .bind(roles)
                 .bind(groups)
                 .bind(now.millis())
-                .execute(conn)
+                .execute(&mut *conn)
                 .await?;
-                Ok(done.rows_affected() > 0)
+                if changed.rows_affected() > 0 {
+                    events::insert(conn, &event).await?;
+                    return Ok(true);
+                }
+                let same = sqlx::query("SELECT id FROM users WHERE id = $1").bind(id.as_str());
+                Ok(same.fetch_optional(conn).await?.is_some())
             })
         })
         .await
@@ -329,11 +360,14 @@ impl Store {
 
     /// Forgets a person with everything that is theirs; the `sub` stays taken, and what was mailed still counts for the
     /// address it went to.
-    pub async fn delete_user(&self, id: UserId) -> Result<bool> {
+    pub async fn delete_user(&self, id: UserId, event: Event) -> Result<bool> {
         self.change(move |conn| {
             Box::pin(async move {
                 onboardings::drop_mail_of(conn, &id).await?;
-                let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str()).execute(conn).await?;
+                let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
+                if done.rows_affected() > 0 {
+                    events::insert(conn, &event).await?;
+                }
                 Ok(done.rows_affected() > 0)
             })
         })
@@ -450,6 +484,16 @@ async fn take_back(conn: &mut Conn, id: &UserId) -> Result<()> {
         sqlx::query(sql).bind(id.as_str()).execute(&mut *conn).await?;
     }
     Ok(())
+}
+
+/// Locks a person until the transaction ends; whether they are not so yet, or by somebody else's word.
+async fn switches(conn: &mut Conn, id: &UserId, disabled: bool, by: Option<&'static str>) -> Result<bool> {
+    sqlx::query("UPDATE users SET realm = realm WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
+    let sql = "SELECT disabled_at, disabled_by FROM users WHERE id = $1";
+    let Some(row) = sqlx::query(sql).bind(id.as_str()).fetch_optional(conn).await? else { return Ok(false) };
+    let was_disabled = column::<Option<i64>>(&row, "disabled_at")?.is_some();
+    let was_by: Option<String> = column(&row, "disabled_by")?;
+    Ok(was_disabled != disabled || disabled && was_by.as_deref() != by)
 }
 
 async fn touch(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<bool> {

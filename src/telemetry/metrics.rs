@@ -19,6 +19,7 @@ const MAILS: &str = "keyward_mails_total";
 const OUTBOX_PENDING: &str = "keyward_outbox_pending";
 const OUTBOX_OLDEST: &str = "keyward_outbox_oldest_seconds";
 const OUTBOX_DEAD: &str = "keyward_outbox_dead";
+const AUDIT_EVENTS: &str = "keyward_audit_events_total";
 const RATE_LIMITED: &str = "keyward_rate_limited_total";
 const PASSWORD_HASH: &str = "keyward_password_hash_seconds";
 const PASSWORD_HASHES: &str = "keyward_password_hashes";
@@ -50,10 +51,12 @@ pub struct About<'a> {
     pub database: &'static str,
     /// Milliseconds since 1970.
     pub started_at: i64,
-    /// Every `grant_type` and every rate-limited action: their series begin at 0, so that the first event is an
-    /// increase as well.
+    /// Every `grant_type` and every rate-limited action: their series begin at 0, so that the first one is an increase
+    /// as well.
     pub grant_types: &'a [&'static str],
     pub actions: &'a [&'static str],
+    /// Every kind of event.
+    pub events: &'a [&'static str],
 }
 
 /// The series that have no labels.
@@ -105,6 +108,9 @@ pub fn install(about: &About<'_>) -> anyhow::Result<()> {
     for outcome in MailOutcome::ALL {
         counter!(MAILS, "outcome" => outcome.as_str()).absolute(0);
     }
+    for event in about.events {
+        counter!(AUDIT_EVENTS, "event" => *event).absolute(0);
+    }
     for action in about.actions {
         counter!(RATE_LIMITED, "action" => *action).absolute(0);
     }
@@ -124,6 +130,7 @@ fn describe() {
     describe_gauge!(OUTBOX_PENDING, "Mails that wait to be sent.");
     describe_gauge!(OUTBOX_OLDEST, "How long the oldest of them has waited.");
     describe_gauge!(OUTBOX_DEAD, "Mails that are never sent, until they are forgotten or tried again.");
+    describe_counter!(AUDIT_EVENTS, "Events that were written to the audit trail, by kind.");
     describe_counter!(RATE_LIMITED, "What was refused because a rate limit was used up.");
     describe_histogram!(PASSWORD_HASH, "Time of one Argon2id computation, without the wait for its turn.");
     describe_gauge!(PASSWORD_HASHES, "Password hashes that run and that wait for their turn.");
@@ -298,6 +305,13 @@ pub fn outbox(pending: i64, oldest: i64, dead: i64) {
         gauge!(OUTBOX_PENDING).set(pending as f64);
         gauge!(OUTBOX_OLDEST).set(oldest as f64 / 1000.0);
         gauge!(OUTBOX_DEAD).set(dead as f64);
+    }
+}
+
+/// An event of the audit trail that is committed.
+pub fn audit_event(event: &'static str) {
+    if is_installed() {
+        counter!(AUDIT_EVENTS, "event" => event).increment(1);
     }
 }
 

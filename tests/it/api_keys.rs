@@ -8,6 +8,7 @@ use keyward::protocol::time::Span;
 use serde_json::{Value, json};
 
 use crate::on_both_databases;
+use crate::support::audit::{an_operator, told};
 use crate::support::{Browser, Page, Provider, TokenAnswer, claims_of, json as call};
 
 const GRANT: &str = "urn:keyward:oauth:grant-type:api-key";
@@ -185,7 +186,7 @@ on_both_databases! {
         };
         let id = provider.user_id("alice").await;
         let roles = Some(vec!["student".to_owned(), "teacher".to_owned()]);
-        assert!(provider.app.store.set_roles(id.clone(), roles, None, provider.app.now()).await.expect("an answer"));
+        assert!(provider.app.store.set_roles(id.clone(), roles, None, told(), provider.app.now()).await.expect("an answer"));
         let key = provider.api_key_as("alice", wish).await;
         let seen = provider.introspect("rs", key.expose()).await;
         assert_eq!(seen["active"], true, "{seen}");
@@ -196,7 +197,7 @@ on_both_databases! {
         for stranger in ["web", "machine"] {
             assert_eq!(provider.introspect(stranger, key.expose()).await, json!({ "active": false }));
         }
-        assert!(provider.app.store.set_roles(id, Some(vec![]), None, provider.app.now()).await.expect("an answer"));
+        assert!(provider.app.store.set_roles(id, Some(vec![]), None, told(), provider.app.now()).await.expect("an answer"));
         assert_eq!(provider.introspect("rs", key.expose()).await["scope"], "openid quiz.read", "a role's scope goes with it");
     }
 
@@ -205,7 +206,7 @@ on_both_databases! {
         let id = provider.user_id("alice").await;
         let set = async |roles: &[&str]| {
             let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-            assert!(store.set_roles(id.clone(), Some(roles), None, provider.app.now()).await.expect("an answer"));
+            assert!(store.set_roles(id.clone(), Some(roles), None, told(), provider.app.now()).await.expect("an answer"));
         };
         provider.change_client("first", |record| {
             record.client.metadata.scope = "openid offline_access roles quiz.read teach".parse().expect("scopes");
@@ -325,10 +326,10 @@ on_both_databases! {
         let key = provider.api_key("alice", "openid").await;
         let record = async |kid: &ApiKeyId| provider.app.store.listed_api_key(kid).await.expect("an answer").expect("the key").record;
         let first = record(&key.kid).await;
-        let rotate = async |old| keyward::account::api_keys::rotate(&provider.app, &old, Span::hours(1), None).await;
+        let rotate = async |old| keyward::account::api_keys::rotate(&provider.app, &old, Span::hours(1), &an_operator()).await;
         let lost = rotate(first.clone()).await.expect("a key");
         // Its answer was lost: it is ended, and the old one rotated again.
-        assert!(keyward::account::api_keys::revoke(&provider.app, &lost.record, "test", None).await.expect("an answer"));
+        assert!(keyward::account::api_keys::revoke(&provider.app, &lost.record, &an_operator()).await.expect("an answer"));
         let next = rotate(record(&key.kid).await).await.expect("a key").record;
         assert_eq!(next.expires_at - next.created_at, Span::days(365));
         assert_eq!(record(&key.kid).await.expires_at, lost.record.created_at + Span::hours(1));
@@ -352,7 +353,7 @@ on_both_databases! {
         let key = provider.api_key("alice", "openid offline_access").await;
         assert_eq!(provider.bearer("GET", "/v1/me", key.expose()).await.status, 200, "remembered");
         let record = other.store.listed_api_key(&key.kid).await.expect("an answer").expect("the key").record;
-        assert!(keyward::account::api_keys::revoke(&other, &record, "test", None).await.expect("an answer"));
+        assert!(keyward::account::api_keys::revoke(&other, &record, &an_operator()).await.expect("an answer"));
         let page = login(&provider, json!({ "api_key": key.expose() })).await;
         assert_eq!((page.status.as_u16(), code_of(&page).as_str()), (401, "invalid_api_key"));
         let answer = grant(&provider, key.expose(), &[]).await;
@@ -515,7 +516,7 @@ on_both_databases! {
             let record = provider.app.store.listed_api_key(&key.kid).await.expect("an answer").expect("the key").record;
             match end {
                 "revoke" => {
-                    let done = keyward::account::api_keys::revoke(&provider.app, &record, "test", None).await;
+                    let done = keyward::account::api_keys::revoke(&provider.app, &record, &an_operator()).await;
                     assert!(done.expect("an answer"));
                 }
                 "self-revoke" => {
@@ -525,7 +526,7 @@ on_both_databases! {
                 "rfc7009" => assert_eq!(provider.call("web", "/revoke", &[("token", text)]).await.status, 200),
                 "disable" => provider.set_user_disabled("alice", true).await,
                 "overlap" => {
-                    let minted = keyward::account::api_keys::rotate(&provider.app, &record, Span::minutes(1), None).await;
+                    let minted = keyward::account::api_keys::rotate(&provider.app, &record, Span::minutes(1), &an_operator()).await;
                     let successor = minted.expect("a key").key;
                     provider.pass(Span::minutes(2));
                     assert_eq!(provider.bearer("GET", "/v1/me", successor.expose()).await.status, 200);

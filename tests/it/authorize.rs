@@ -13,6 +13,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use crate::on_both_databases;
+use crate::support::audit::{an_operator, told};
 use crate::support::{Browser, CALLBACK, Page, Provider, challenge, claims_of, form_fields, text_of};
 
 /// A value as it stands in a query.
@@ -37,7 +38,7 @@ pub async fn add_client(provider: &Provider, id: &str, change: impl FnOnce(&mut 
         declared: false,
         created_at: now,
     };
-    provider.app.store.create_client(record).await.expect("a client");
+    provider.app.store.create_client(record, told()).await.expect("a client");
 }
 
 /// Goes to `url` and on to the page where a person has something to do, or to the answer that leaves.
@@ -197,7 +198,7 @@ on_both_databases! {
 
         provider.pass(Span::minutes(31));
         assert_stopped(&browser.get(&parked).await, "This sign-in has expired");
-        provider.app.store.purge_expired(provider.app.now()).await.unwrap();
+        provider.app.store.purge_expired(Span::days(90), provider.app.now()).await.unwrap();
         assert_eq!(rows_of(&provider, "pushed_requests").await, 0);
     }
 
@@ -296,7 +297,7 @@ on_both_databases! {
 
         // The row outlives the ticket, so nothing comes of a purge in between.
         provider.pass(Span::minutes(20));
-        provider.app.store.purge_expired(provider.app.now()).await.unwrap();
+        provider.app.store.purge_expired(Span::days(90), provider.app.now()).await.unwrap();
         assert_stopped(&browser.get(&resume).await, "This sign-in was completed already");
     }
 
@@ -307,7 +308,7 @@ on_both_databases! {
         let resume = page.location().to_owned();
         code_at_app(&browser.get(&resume).await);
         provider.pass(Span::minutes(29));
-        provider.app.store.purge_expired(provider.app.now()).await.unwrap();
+        provider.app.store.purge_expired(Span::days(90), provider.app.now()).await.unwrap();
         assert_stopped(&browser.get(&resume).await, "This sign-in was completed already");
     }
 
@@ -546,7 +547,7 @@ on_both_databases! {
         let record = provider.app.store.client(&ClientId::new("web")).await.unwrap().expect("the client");
         let mut less = ClientRecord::clone(&record);
         less.client.metadata.scope = "openid email".parse().unwrap();
-        provider.app.store.update_client(less, provider.app.now()).await.unwrap();
+        provider.app.store.update_client(less, an_operator(), provider.app.now()).await.unwrap();
         let page = browser.submit(&page, &[("decision", "allow")]).await;
         let code = code_at_app(&browser.follow(page).await);
         let fields = [("grant_type", "authorization_code"), ("code", code.as_str()), ("redirect_uri", CALLBACK)];
@@ -557,7 +558,7 @@ on_both_databases! {
         let record = provider.app.store.client(&ClientId::new("web")).await.unwrap().expect("the client");
         let mut off = ClientRecord::clone(&record);
         off.client.disabled_at = Some(provider.app.now());
-        provider.app.store.update_client(off, provider.app.now()).await.unwrap();
+        provider.app.store.update_client(off, an_operator(), provider.app.now()).await.unwrap();
         let before = provider.row_counts().await;
         let page = browser.submit(&page, &[("decision", "allow")]).await;
         assert_stopped(&browser.follow(page).await, "We don’t know the app that sent you here");

@@ -10,6 +10,7 @@ use keyward::store::users::{NewUser, REALM_DIRECT};
 use serde_json::{Value, json};
 
 use crate::on_both_databases;
+use crate::support::audit::told;
 use crate::support::{Browser, Provider};
 
 const PASSWORD: &str = "correct horse";
@@ -147,8 +148,8 @@ on_both_databases! {
             password_hash: None,
             disabled_at: None,
         };
-        store.create_user(person, provider.app.now()).await.expect("created");
-        store.delete_user(gone).await.expect("deleted");
+        store.create_user(person, told(), provider.app.now()).await.expect("created");
+        store.delete_user(gone, told()).await.expect("deleted");
         let lines = [
             json!({ "username": "first" }),
             // alice and bob stand in the configuration.

@@ -6,7 +6,6 @@ use std::fs;
 use josekit::jwk::Jwk;
 use josekit::jws::{EdDSA, PS256, deserialize_compact};
 use keyward::account::signing_keys;
-use keyward::ambient::SystemRng;
 use keyward::config::KeySource;
 use keyward::crypto::pem;
 use keyward::keys::life::PUBLISHED_AHEAD;
@@ -19,6 +18,7 @@ use openssl::rsa::Rsa;
 use serde_json::Value;
 
 use crate::on_both_databases;
+use crate::support::audit::{an_operator, rng};
 use crate::support::process::{SITE_PASSWORD, SITE_SECRET, Site};
 use crate::support::{Backend, Provider, claims_of, header_of};
 
@@ -88,11 +88,11 @@ on_both_databases! {
     async fn a_replaced_key_is_published_until_its_last_token_has_expired(provider: Provider) {
         let before = machine_token(&provider).await;
         let old = kid_of(&before);
-        let made = provider.app.keys.rotate(&provider.app.store, SigningAlg::Rs256, false, provider.app.now()).await;
+        let made = signing_keys::rotate(&provider.app, SigningAlg::Rs256, false).await;
         let Ok(Prepared::Made(next)) = made else { panic!("{made:?}") };
         assert!(kids(&provider).await.contains(&next.kid), "published before its first use");
         // Asked again, as after a lost answer, it makes no other.
-        let again = provider.app.keys.rotate(&provider.app.store, SigningAlg::Rs256, false, provider.app.now()).await;
+        let again = signing_keys::rotate(&provider.app, SigningAlg::Rs256, false).await;
         assert!(matches!(again, Ok(Prepared::Waits(waits)) if waits.kid == next.kid));
         assert_eq!(kid_of(&machine_token(&provider).await), old, "the old one signs on");
 
@@ -118,12 +118,12 @@ on_both_databases! {
     async fn a_long_lived_token_keeps_its_key(provider: Provider) {
         let mut record = client(&provider, "machine").await;
         record.client.metadata.access_token_ttl = Some(Span::days(7));
-        provider.app.store.update_client(record.clone(), provider.app.now()).await.expect("changed");
+        provider.app.store.update_client(record.clone(), an_operator(), provider.app.now()).await.expect("changed");
         maintain(&provider).await;
         let token = machine_token(&provider).await;
         record.client.metadata.access_token_ttl = None;
-        provider.app.store.update_client(record, provider.app.now()).await.expect("changed");
-        provider.app.keys.rotate(&provider.app.store, SigningAlg::Rs256, false, provider.app.now()).await.expect("made");
+        provider.app.store.update_client(record, an_operator(), provider.app.now()).await.expect("changed");
+        signing_keys::rotate(&provider.app, SigningAlg::Rs256, false).await.expect("made");
         for _ in 0..6 {
             provider.pass(Span::days(1));
             maintain(&provider).await;
@@ -144,7 +144,7 @@ on_both_databases! {
         assert_eq!(provider.userinfo(&access_token).await.status, 200);
         let (other, _) = provider.second().await;
 
-        let retirement = provider.app.keys.retire(&provider.app.store, &stolen, provider.app.now()).await.expect("retired");
+        let retirement = signing_keys::retire(&provider.app, &stolen).await.expect("retired");
         assert!(retirement.was_active);
         assert_eq!(provider.userinfo(&access_token).await.status, 401);
         assert!(!is_active(&provider, &access_token).await);
@@ -164,24 +164,24 @@ on_both_databases! {
         assert!(kids(&provider).await.contains(&kid));
         assert_eq!(provider.userinfo(&fresh.text("access_token")).await.status, 200);
         // It cannot be retired twice, and no unknown one at all.
-        let twice = provider.app.keys.retire(&provider.app.store, &stolen, provider.app.now()).await;
+        let twice = signing_keys::retire(&provider.app, &stolen).await;
         assert!(matches!(twice, Err(KeyError::AlreadyRetired(_))));
-        let unknown = provider.app.keys.retire(&provider.app.store, "nobody", provider.app.now()).await;
+        let unknown = signing_keys::retire(&provider.app, "nobody").await;
         assert!(matches!(unknown, Err(KeyError::UnknownKid(_))));
     }
 
     /// In an emergency a key that relying parties have already is better than one that they have not.
     async fn the_key_that_waits_takes_over_from_one_that_is_retired(provider: Provider) {
         let signs = kid_of(&machine_token(&provider).await);
-        provider.app.keys.rotate(&provider.app.store, SigningAlg::Rs256, false, provider.app.now()).await.expect("made");
+        signing_keys::rotate(&provider.app, SigningAlg::Rs256, false).await.expect("made");
         let next = waiting(&provider, &signs).await.expect("a key that waits");
-        let retirement = provider.app.keys.retire(&provider.app.store, &signs, provider.app.now()).await.expect("retired");
+        let retirement = signing_keys::retire(&provider.app, &signs).await.expect("retired");
         assert_eq!(retirement.successor.as_deref(), Some(next.as_str()));
         assert_eq!(kid_of(&machine_token(&provider).await), next);
         // One that waits, or is passive, goes without a successor.
-        provider.app.keys.rotate(&provider.app.store, SigningAlg::Rs256, false, provider.app.now()).await.expect("made");
+        signing_keys::rotate(&provider.app, SigningAlg::Rs256, false).await.expect("made");
         let unused = waiting(&provider, &next).await.expect("a key that waits");
-        let retirement = provider.app.keys.retire(&provider.app.store, &unused, provider.app.now()).await.expect("retired");
+        let retirement = signing_keys::retire(&provider.app, &unused).await.expect("retired");
         assert_eq!((retirement.was_active, retirement.successor), (false, None));
         assert_eq!(kid_of(&machine_token(&provider).await), next);
     }
@@ -198,7 +198,7 @@ on_both_databases! {
         let mut record = client(&provider, "first").await;
         record.client.metadata.id_token_signed_response_alg = Some(SigningAlg::EdDsa);
         record.client.metadata.access_token_signed_response_alg = Some(SigningAlg::Ps256);
-        provider.app.store.update_client(record, provider.app.now()).await.expect("changed");
+        provider.app.store.update_client(record, an_operator(), provider.app.now()).await.expect("changed");
         maintain(&provider).await;
 
         let tokens = provider.tokens("openid").await;
@@ -223,8 +223,7 @@ on_both_databases! {
         let rsa = Rsa::generate(2048).expect("a key");
         let text = String::from_utf8(rsa.private_key_to_pem().expect("PEM")).expect("text");
         let pair = || pem::key_pair(&text, None).expect("a pair").named("old-provider-1".to_owned());
-        let store = &provider.app.store;
-        provider.app.keys.import(store, pair(), false, provider.app.now()).await.expect("imported");
+        signing_keys::import(&provider.app, pair(), false).await.expect("imported");
         assert!(kids(&provider).await.contains(&"old-provider-1".to_owned()));
         assert_ne!(kid_of(&machine_token(&provider).await), "old-provider-1", "published before its first use");
         provider.pass(PUBLISHED_AHEAD);
@@ -234,7 +233,7 @@ on_both_databases! {
         let jwks = provider.browser().get("/jwks").await.json();
         let published = jwks["keys"].as_array().expect("keys").iter().find(|key| key["kid"] == "old-provider-1").expect("it").clone();
         assert_eq!(published["n"], keyward::crypto::digest::base64url(&rsa.n().to_vec()));
-        let twice = provider.app.keys.import(store, pair(), false, provider.app.now()).await;
+        let twice = signing_keys::import(&provider.app, pair(), false).await;
         assert!(matches!(twice, Err(KeyError::KnownKid(_))));
     }
 
@@ -270,7 +269,7 @@ mod master_key {
     }
 
     async fn reopened(provider: &Provider, source: &KeySource) -> Result<Keyring, KeyError> {
-        Keyring::open(&provider.app.store, source, &SystemRng, Timestamp(1_800_000_000_000)).await
+        Keyring::open(&provider.app.store, source, &rng(), Timestamp(1_800_000_000_000)).await
     }
 
     on_both_databases! {
@@ -281,7 +280,7 @@ mod master_key {
             let before = fs::read_to_string(&file).expect("a key");
             let sealed = provider.app.store.signing_keys().await.expect("keys");
 
-            let done = provider.app.keys.rekey(&provider.app.store, None, &SystemRng).await.expect("done");
+            let done = signing_keys::rekey(&provider.app, None).await.expect("done");
             let after = fs::read_to_string(&file).expect("a key");
             assert_ne!(before, after);
             assert_eq!(fs::read_to_string(done.old.expect("kept")).expect("a key"), before, "older backups need it");
@@ -291,7 +290,7 @@ mod master_key {
             // Here, in a process that was running, and in one that starts.
             assert_eq!(provider.refresh("first", &tokens.text("refresh_token")).await.status, 200);
             other.keys.reload(&other.store).await.expect("the new key is found");
-            other.keys.rotate(&other.store, SigningAlg::Es256, false, provider.app.now()).await.expect("sealed under it");
+            signing_keys::rotate(&other, SigningAlg::Es256, false).await.expect("sealed under it");
             provider.app.keys.reload(&provider.app.store).await.expect("and opened");
             reopened(&provider, &source(&provider)).await.expect("opens");
             assert_eq!(provider.userinfo(&tokens.text("access_token")).await.status, 200);
@@ -307,7 +306,7 @@ mod master_key {
         async fn a_change_that_was_cut_off_is_brought_to_its_end(provider: Provider) {
             let keys = provider.dir.path().join("keys");
             let old = fs::read_to_string(keys.join("master.key")).expect("a key");
-            let done = provider.app.keys.rekey(&provider.app.store, None, &SystemRng).await.expect("done");
+            let done = signing_keys::rekey(&provider.app, None).await.expect("done");
             let new = fs::read_to_string(keys.join("master.key")).expect("a key");
             // As it stood at that moment: the old one in its place, the new one aside, under its id.
             let kept = done.old.expect("kept");
@@ -325,13 +324,13 @@ mod master_key {
             let (mounted, next) = (dir.join("mounted"), dir.join("next"));
             fs::copy(dir.join("keys/master.key"), &mounted).expect("copied");
             let keyring = reopened(&provider, &KeySource::File(mounted.clone())).await.expect("opens");
-            let none = keyring.rekey(&provider.app.store, None, &SystemRng).await;
+            let none = keyring.rekey(&provider.app.store, None, &an_operator(), provider.app.now()).await;
             assert!(matches!(none, Err(KeyError::NoNewKey)), "the file is not ours to write");
-            let same = keyring.rekey(&provider.app.store, Some(mounted.clone()), &SystemRng).await;
+            let same = keyring.rekey(&provider.app.store, Some(mounted.clone()), &an_operator(), provider.app.now()).await;
             assert!(matches!(same, Err(KeyError::SameKey)));
             fs::write(&next, keyward::crypto::digest::base64url(&[7; 32])).expect("written");
             fs::set_permissions(&next, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a mode");
-            keyring.rekey(&provider.app.store, Some(next.clone()), &SystemRng).await.expect("done");
+            keyring.rekey(&provider.app.store, Some(next.clone()), &an_operator(), provider.app.now()).await.expect("done");
             assert!(fs::read_to_string(&mounted).expect("it") != fs::read_to_string(&next).expect("it"), "left alone");
             assert!(matches!(reopened(&provider, &KeySource::File(mounted.clone())).await, Err(KeyError::Foreign { .. })));
             // A process that runs goes on with what it knows, and finds the new one as soon as it is there.
@@ -345,10 +344,10 @@ mod master_key {
         /// A process that has not heard of the new master key seals nothing under the old one.
         async fn nothing_is_sealed_under_a_key_that_is_gone(provider: Provider) {
             let (other, _) = provider.second().await;
-            provider.app.keys.rekey(&provider.app.store, None, &SystemRng).await.expect("done");
-            let late = other.keys.rotate(&other.store, SigningAlg::Rs256, false, provider.app.now()).await;
+            signing_keys::rekey(&provider.app, None).await.expect("done");
+            let late = signing_keys::rotate(&other, SigningAlg::Rs256, false).await;
             assert!(matches!(late, Err(KeyError::Overtaken)), "{late:?}");
-            let late = other.keys.rekey(&other.store, None, &SystemRng).await;
+            let late = signing_keys::rekey(&other, None).await;
             assert!(late.is_err(), "two changes at once");
             reopened(&provider, &source(&provider)).await.expect("opens");
         }

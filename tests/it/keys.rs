@@ -9,7 +9,6 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use josekit::jwk::Jwk;
 use josekit::jws::{ES256, JwsVerifier, RS256, deserialize_compact};
-use keyward::ambient::SystemRng;
 use keyward::config::KeySource;
 use keyward::crypto::seal::SealKey;
 use keyward::keys::{KeyError, Keyring};
@@ -21,6 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::on_both_databases;
+use crate::support::audit::rng;
 use crate::support::{Backend, Browser, CALLBACK, Page, Provider, VERIFIER, challenge, claims_of, header_of};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -52,7 +52,7 @@ impl Place {
     }
 
     async fn open_from(&self, source: &KeySource) -> Result<Keyring, KeyError> {
-        Keyring::open(&self.store, source, &SystemRng, NOW).await
+        Keyring::open(&self.store, source, &rng(), NOW).await
     }
 
     /// What somebody reads who starts it.
@@ -255,7 +255,7 @@ async fn many_at_once(backend: Backend) {
             let (url, source) = (url.clone(), source.clone());
             tokio::spawn(async move {
                 let store = Store::open(&url).await.expect("a store");
-                let keyring = Keyring::open(&store, &source, &SystemRng, NOW).await;
+                let keyring = Keyring::open(&store, &source, &rng(), NOW).await;
                 (store, keyring)
             })
         });

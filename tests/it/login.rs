@@ -8,6 +8,7 @@ use keyward::protocol::time::Span;
 
 use crate::authorize::{code_at_app, hidden, is_sign_in, open, type_password};
 use crate::on_both_databases;
+use crate::support::audit::{an_operator, told};
 use crate::support::{Backend, Browser, CALLBACK, Page, Provider, claims_of, text_of};
 
 pub const SESSION: &str = "__Host-keyward_session";
@@ -86,7 +87,7 @@ on_both_databases! {
             let page = provider.sign_in_as(&mut provider.browser(), name, password).await;
             answers.push(without_accidents(&page, name));
         }
-        assert!(provider.app.store.set_user_disabled(id, Some(provider.app.now()), provider.app.now()).await.unwrap());
+        assert!(provider.app.store.set_user_disabled(id, Some(provider.app.now()), told(), provider.app.now()).await.unwrap());
         for password in ["wrong", "correct horse"] {
             // Each in a network of its own, so that the tries left are the same.
             let mut browser = provider.browser_from(if password == "wrong" { "192.0.2.1" } else { "192.0.2.2" });
@@ -156,12 +157,12 @@ on_both_databases! {
         provider.sign_in(&mut browser).await;
         assert!(is_signed_in(&provider, &mut browser).await);
         let now = provider.app.now();
-        provider.app.store.set_user_disabled(id.clone(), Some(now), now).await.unwrap();
+        provider.app.store.set_user_disabled(id.clone(), Some(now), told(), now).await.unwrap();
         assert!(!is_signed_in(&provider, &mut browser).await);
         let page = provider.sign_in(&mut browser).await;
         assert!(is_sign_in(&page));
 
-        provider.app.store.set_user_disabled(id, None, provider.app.now()).await.unwrap();
+        provider.app.store.set_user_disabled(id, None, told(), provider.app.now()).await.unwrap();
         assert!(!is_signed_in(&provider, &mut browser).await, "the old session does not come back");
         provider.sign_in(&mut browser).await;
         assert!(is_signed_in(&provider, &mut browser).await);
@@ -169,9 +170,10 @@ on_both_databases! {
 
     async fn passwords_of_more_than_1024_bytes_are_refused(provider: Provider) {
         let longest = "p".repeat(1024);
+        let operator = an_operator();
         let create = |password: String, name: &str| {
             let profile = Profile { username: Some(name.to_owned()), ..Profile::default() };
-            declared::create_user(&provider.app, profile, Some(Secret::new(password)))
+            declared::create_user(&provider.app, profile, Some(Secret::new(password)), &operator)
         };
         create(longest.clone(), "carol").await.expect("1024 bytes");
         assert!(create(format!("{longest}p"), "dave").await.is_err());

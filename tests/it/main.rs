@@ -7,6 +7,7 @@ mod aisquare;
 mod api_keys;
 mod architecture;
 mod attacks;
+mod audit;
 mod authorize;
 mod cli;
 mod cluster;

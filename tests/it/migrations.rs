@@ -14,6 +14,7 @@ use crate::attacks::leakage::walk;
 use crate::attacks::races::assert_dead;
 use crate::authorize::{add_client, code_at_app, open, type_password};
 use crate::on_both_databases;
+use crate::support::audit::{an_operator, told};
 use crate::support::{Doors, Provider, tables};
 
 /// Everything that a migration of ours may do, done by a release that does not exist yet: new tables that lean on ours,
@@ -80,18 +81,18 @@ on_both_databases! {
             assert_dead(&doors, "first", &tokens).await;
         }
         let profile = Profile { username: Some("carol".to_owned()), ..Profile::default() };
-        let carol = create_user(&other, profile, Some(Secret::new("a long password".to_owned()))).await.expect("carol");
+        let carol = create_user(&other, profile, Some(Secret::new("a long password".to_owned())), &an_operator()).await.expect("carol");
         let page = provider.sign_in_as(&mut provider.browser(), "carol", "a long password").await;
         assert_eq!(page.status, 303);
         add_client(&provider, "app", |_| {}).await;
         provider.set_client_disabled("app", true).await;
-        assert!(other.store.delete_client(ClientId::new("app")).await.expect("an answer"));
+        assert!(other.store.delete_client(ClientId::new("app"), told()).await.expect("an answer"));
         provider.set_user_disabled("carol", true).await;
-        assert!(other.store.delete_user(carol).await.expect("an answer"));
+        assert!(other.store.delete_user(carol, told()).await.expect("an answer"));
         // Somebody about whom the next release has written rows of its own.
-        assert!(other.store.delete_user(provider.user_id("alice").await).await.expect("an answer"));
+        assert!(other.store.delete_user(provider.user_id("alice").await, told()).await.expect("an answer"));
         provider.pass(Span::days(100));
-        assert!(other.store.purge_expired(other.now()).await.expect("purged") > 0);
+        assert!(other.store.purge_expired(Span::days(90), other.now()).await.expect("purged") > 0);
     }
 }
 

@@ -14,6 +14,7 @@ use keyward::account::declared::{Profile, create_user};
 use keyward::crypto::digest::sha256;
 use serde_json::Value;
 
+use crate::support::audit::an_operator;
 use crate::support::collector::Collector;
 use crate::support::process::{Ran, Running, SITE_PASSWORD, SITE_SECRET, Site, free_port, over_the_wire, wait_for};
 use crate::support::{Backend, Browser, CALLBACK, Provider, form_fields};
@@ -593,7 +594,7 @@ mod apps {
         let provider = Provider::start(Backend::Sqlite).await;
         for n in 0..400 {
             let profile = Profile { username: Some(format!("user-{n}")), ..Profile::default() };
-            let id = create_user(&provider.app, profile, None).await.expect("a person");
+            let id = create_user(&provider.app, profile, None, &an_operator()).await.expect("a person");
             assert!(!id.as_str().starts_with('-'), "`keyward user show {id}` is no command");
         }
     }

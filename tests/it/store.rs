@@ -24,18 +24,21 @@ use keyward::store::clients::ClientRecord;
 use keyward::store::events::{Event, EventKind};
 use keyward::store::grants::{GrantCreation, NewGrant};
 use keyward::store::limits::{Ask, Reserved};
-use keyward::store::sessions::{NewSession, Proof};
+use keyward::store::sessions::{NewSession, Proof, Replaced};
 use keyward::store::users::{Created, NewUser, REALM_DIRECT};
 use keyward::store::{Store, StoreError};
 use tempfile::TempDir;
 
 use crate::on_both_databases;
+use crate::support::audit::an_operator;
 use crate::support::{Backend, Provider};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const FAR: Timestamp = Timestamp(1_900_000_000_000);
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA";
 const IDLE: Span = Span::hours(12);
+/// How long events are kept.
+const KEPT: Span = Span::days(90);
 
 fn fresh() -> [u8; 16] {
     random_bytes(&SystemRng)
@@ -64,7 +67,7 @@ fn with_email(username: &str, email: &str) -> NewUser {
 async fn somebody(store: &Store) -> UserId {
     let user = person(&format!("user-{}", UserId::from_random(fresh())));
     let id = user.id.clone();
-    assert_eq!(store.create_user(user, NOW).await.expect("created"), Created::Yes);
+    assert_eq!(store.create_user(user, event(NOW), NOW).await.expect("created"), Created::Yes);
     id
 }
 
@@ -146,9 +149,13 @@ fn event(at: Timestamp) -> Event {
     }
 }
 
+fn replacing(id: &SessionId) -> Replaced {
+    Replaced { id: id.clone(), event: event(NOW) }
+}
+
 /// Begins the session of somebody whose password was right a moment ago.
 async fn begin(store: &Store, new: NewSession, replaced: Option<&SessionId>, now: Timestamp) {
-    assert!(store.begin_session(new, replaced.cloned(), now).await.expect("an answer"));
+    assert!(store.begin_session(new, replaced.map(replacing), event(now), now).await.expect("an answer"));
 }
 
 async fn is_revoked(store: &Store, id: &GrantId) -> bool {
@@ -213,7 +220,7 @@ mod opening {
             let dir = TempDir::new().expect("a directory");
             let url = backend.create(dir.path()).await;
             let store = Store::open(&url).await.expect("the first time");
-            store.create_client(app_called("kept", "Kept")).await.expect("written");
+            store.create_client(app_called("kept", "Kept"), event(NOW)).await.expect("written");
             store.close().await;
             for _ in 0..2 {
                 let store = Store::open(&url).await.expect("another time");
@@ -265,7 +272,7 @@ mod opening {
         let dir = TempDir::new().expect("a directory");
         let store =
             Store::open(&format!("sqlite://{}/deeper/keyward.db", dir.path().display())).await.expect("an open store");
-        store.create_client(app_called("a", "A")).await.expect("written");
+        store.create_client(app_called("a", "A"), event(NOW)).await.expect("written");
         for name in ["keyward.db", "keyward.db-wal", "keyward.db-shm", "keyward.db.lock"] {
             assert_eq!(mode(&dir.path().join("deeper").join(name)), 0o600, "{name}");
         }
@@ -283,7 +290,7 @@ mod opening {
         let loaded = load(Sources { files: vec![file], ..Sources::default() }).expect("a configuration");
         let url = &loaded.config.database_url;
         let store = Store::open(url).await.unwrap_or_else(|error| panic!("{url:?}: {error}"));
-        store.create_client(app_called("a", "A")).await.expect("written");
+        store.create_client(app_called("a", "A"), event(NOW)).await.expect("written");
         assert_eq!(mode(&place.join("data").join("keyward.db")), 0o600);
         let made: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
         assert_eq!(made.len(), 1, "a directory of another name was made: {made:?}");
@@ -311,7 +318,7 @@ on_both_databases! {
         let before = rows(&provider).await;
         let made = at_once((0..50).map(|_| {
             let store = provider.app.store.clone();
-            async move { store.create_user(person("carol"), NOW).await.expect("an answer") }
+            async move { store.create_user(person("carol"), event(NOW), NOW).await.expect("an answer") }
         }))
         .await;
         assert_eq!(made.iter().filter(|made| **made == Created::Yes).count(), 1);
@@ -327,7 +334,7 @@ on_both_databases! {
         let made = at_once((0..50).map(|n| {
             let store = provider.app.store.clone();
             let user = with_email(&format!("dora-{n}"), "dora@example.com");
-            async move { store.create_user(user, NOW).await.expect("an answer") }
+            async move { store.create_user(user, event(NOW), NOW).await.expect("an answer") }
         }))
         .await;
         assert_eq!(made.iter().filter(|made| **made == Created::Yes).count(), 1);
@@ -336,26 +343,26 @@ on_both_databases! {
         assert_eq!(after["identifiers"] - before["identifiers"], 2, "one username and one address");
         // The usernames that came with the refused address are free again.
         let loser = made.iter().position(|made| *made == Created::EmailTaken).expect("a loser");
-        let again = provider.app.store.create_user(person(&format!("dora-{loser}")), NOW).await;
+        let again = provider.app.store.create_user(person(&format!("dora-{loser}")), event(NOW), NOW).await;
         assert_eq!(again.expect("an answer"), Created::Yes);
     }
 
     async fn a_refused_write_takes_none_of_its_neighbours_along(provider: Provider) {
-        provider.app.store.create_user(with_email("taken", "taken@example.com"), NOW).await.expect("created");
-        provider.app.store.create_client(app_called("taken", "Taken")).await.expect("created");
+        provider.app.store.create_user(with_email("taken", "taken@example.com"), event(NOW), NOW).await.expect("created");
+        provider.app.store.create_client(app_called("taken", "Taken"), event(NOW)).await.expect("created");
         let before = rows(&provider).await;
         let outcomes = at_once((0..50).map(|n| {
             let store = provider.app.store.clone();
             async move {
                 match n % 5 {
-                    0 => store.create_user(person("taken"), NOW).await.map(|made| made == Created::Yes),
+                    0 => store.create_user(person("taken"), event(NOW), NOW).await.map(|made| made == Created::Yes),
                     1 => {
                         let user = with_email(&format!("half-{n}"), "taken@example.com");
-                        store.create_user(user, NOW).await.map(|made| made == Created::Yes)
+                        store.create_user(user, event(NOW), NOW).await.map(|made| made == Created::Yes)
                     }
-                    2 => store.create_client(app_called("taken", "Again")).await.map(|()| true),
-                    3 => store.create_user(person(&format!("good-{n}")), NOW).await.map(|made| made == Created::Yes),
-                    _ => store.create_client(app_called(&format!("good-{n}"), "Good")).await.map(|()| true),
+                    2 => store.create_client(app_called("taken", "Again"), event(NOW)).await.map(|()| true),
+                    3 => store.create_user(person(&format!("good-{n}")), event(NOW), NOW).await.map(|made| made == Created::Yes),
+                    _ => store.create_client(app_called(&format!("good-{n}"), "Good"), event(NOW)).await.map(|()| true),
                 }
             }
         }))
@@ -395,7 +402,7 @@ on_both_databases! {
 
     async fn a_caller_who_goes_away_does_not_stop_the_write(provider: Provider) {
         for n in 0..10 {
-            let mut write = Box::pin(provider.app.store.create_user(person(&format!("left-{n}")), NOW));
+            let mut write = Box::pin(provider.app.store.create_user(person(&format!("left-{n}")), event(NOW), NOW));
             assert!(futures_util::poll!(write.as_mut()).is_pending());
             drop(write);
         }
@@ -418,7 +425,7 @@ on_both_databases! {
             let (store, user) = (store.clone(), user.clone());
             async move {
                 let name = format!("{n}");
-                store.revoke_access_token(format!("old-{name}"), past).await.expect("written");
+                store.revoke_access_token(format!("old-{name}"), past, event(past - KEPT)).await.expect("written");
                 if n < 250 {
                     store.park_ticket(format!("old-{name}"), name.clone(), past).await.expect("written");
                     let earlier = at - Span::hours(1);
@@ -430,12 +437,12 @@ on_both_databases! {
                     grant.expires_at = past;
                     let written = store.create_grant(grant, past).await.expect("an answer");
                     assert_eq!(written, GrantCreation::Created);
-                    store.record_event(event(past - Span::days(90))).await.expect("written");
+                    store.record_event(event(past - KEPT)).await.expect("written");
                 }
             }
         }))
         .await;
-        store.revoke_access_token("live".to_owned(), FAR).await.expect("written");
+        store.revoke_access_token("live".to_owned(), FAR, event(NOW)).await.expect("written");
         store.park_ticket("live".to_owned(), "sealed".to_owned(), FAR).await.expect("written");
         reserve_one(store, "live", 1, Span::minutes(15), at).await;
         let session = SessionId::from_random(fresh());
@@ -445,7 +452,7 @@ on_both_databases! {
 
         let purge = tokio::spawn({
             let store = store.clone();
-            async move { store.purge_expired(at).await.expect("purged") }
+            async move { store.purge_expired(KEPT, at).await.expect("purged") }
         });
         // Reads and writes are answered between the batches, not after the last of them.
         let (mut reads, mut writes) = (0, 0);
@@ -456,19 +463,21 @@ on_both_databases! {
             writes += u32::from(!purge.is_finished());
         }
         assert!(reads > 0 && writes > 0, "{reads} reads and {writes} writes during the purge");
-        assert_eq!(purge.await.expect("no panic"), 900 + 5 * 250);
+        // Each token with the event of its end.
+        assert_eq!(purge.await.expect("no panic"), 2 * 900 + 5 * 250);
 
         let after = rows(&provider).await;
-        for table in ["used_ids", "pushed_requests", "limits", "sessions", "grants", "events"] {
+        for table in ["used_ids", "pushed_requests", "limits", "sessions", "grants"] {
             assert_eq!(after[table] - before[table], 1, "{table}");
         }
+        assert_eq!(after["events"] - before["events"], 251 + 2, "those of the sign-ins are young, and so are two more");
         assert!(store.is_access_token_revoked("live").await.expect("an answer"));
         assert_eq!(store.parked_ticket("live", at).await.expect("an answer").as_deref(), Some("sealed"));
         assert!(store.session([9; 32], IDLE, at).await.expect("an answer").is_some());
         assert!(store.grant(&grant).await.expect("an answer").is_some());
         let taken = reserve_one(store, "live", 1, Span::minutes(15), at).await;
         assert!(matches!(taken, One::FreeAt(_)), "{taken:?}");
-        assert_eq!(store.purge_expired(at).await.expect("purged"), 0);
+        assert_eq!(store.purge_expired(KEPT, at).await.expect("purged"), 0);
     }
 
     /// Every process removes what expired, whenever it happens to. The rows of somebody whom an operator ends at the
@@ -481,7 +490,7 @@ on_both_databases! {
             at_once((0..330).map(|n| {
                 let (store, user) = (if n % 2 == 0 { ours.clone() } else { theirs.clone() }, user.clone());
                 async move {
-                    store.revoke_access_token(format!("{round}-{n}"), past).await.expect("written");
+                    store.revoke_access_token(format!("{round}-{n}"), past, event(NOW)).await.expect("written");
                     let mut session = session_of(&user, &SessionId::from_random(fresh()), 0, past);
                     session.token_hash = random_bytes(&SystemRng);
                     begin(&store, session, None, NOW).await;
@@ -493,18 +502,18 @@ on_both_databases! {
             }))
             .await;
             let (first, second, disabled, changed, live) = tokio::join!(
-                ours.purge_expired(at),
-                theirs.purge_expired(at),
-                ours.set_user_disabled(user.clone(), Some(at), at),
-                theirs.set_password(user.clone(), Secret::new("new hash".to_owned()), at),
-                theirs.revoke_access_token(format!("live-{round}"), FAR),
+                ours.purge_expired(KEPT, at),
+                theirs.purge_expired(KEPT, at),
+                ours.set_user_disabled(user.clone(), Some(at), event(at), at),
+                theirs.set_password(user.clone(), Secret::new("new hash".to_owned()), event(at), at),
+                theirs.revoke_access_token(format!("live-{round}"), FAR, event(NOW)),
             );
             let removed = first.expect("purged") + second.expect("purged");
             // Sessions also go with their person.
             assert!((330 + 220..=330 + 220 + 330).contains(&removed), "{removed} in round {round}");
             assert!(disabled.expect("disabled") && changed.expect("changed"));
             live.expect("written");
-            assert_eq!(ours.purge_expired(at).await.expect("purged") + theirs.purge_expired(at).await.expect("purged"), 0);
+            assert_eq!(ours.purge_expired(KEPT, at).await.expect("purged") + theirs.purge_expired(KEPT, at).await.expect("purged"), 0);
             let after = rows(&provider).await;
             let rounds = round + 1;
             assert_eq!((after["used_ids"], after["sessions"], after["grants"]), (rounds, 0, 110 * rounds));
@@ -665,7 +674,7 @@ on_both_databases! {
         let id = new_grant(store, &user, None).await;
         let outcomes = at_once((0..50).map(|_| {
             let (store, id) = (store.clone(), id.clone());
-            async move { store.revoke_grant(id, "test", NOW).await.expect("an answer") }
+            async move { store.revoke_grant(id, "test", event(NOW), NOW).await.expect("an answer") }
         }))
         .await;
         assert_eq!(outcomes.iter().filter(|ended| **ended).count(), 1);
@@ -682,7 +691,7 @@ on_both_databases! {
         for _ in 0..20 {
             let id = new_grant(store, &user, None).await;
             let (redeem, revoke) =
-                tokio::join!(store.redeem_code(id.clone(), Some(FAR), FAR, NOW), store.revoke_grant(id.clone(), "test", NOW));
+                tokio::join!(store.redeem_code(id.clone(), Some(FAR), FAR, NOW), store.revoke_grant(id.clone(), "test", event(NOW), NOW));
             redeem.expect("an answer");
             assert!(revoke.expect("an answer"));
             assert!(is_revoked(store, &id).await);
@@ -703,14 +712,14 @@ on_both_databases! {
         let written = store.create_grant(grant, NOW).await.expect("an answer");
         assert_eq!(written, GrantCreation::Created);
 
-        store.end_session(here.clone(), NOW).await.expect("ended");
+        store.end_session(here.clone(), event(NOW), NOW).await.expect("ended");
         assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none());
         assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_some());
         assert!(is_revoked(store, &online).await);
         assert!(!is_revoked(store, &offline).await);
         assert!(!is_revoked(store, &online_elsewhere).await);
         // Twice is no error.
-        store.end_session(here, NOW).await.expect("ended before");
+        store.end_session(here, event(NOW), NOW).await.expect("ended before");
     }
 
     async fn a_session_that_goes_on_gets_a_new_secret_and_one_that_is_replaced_ends(provider: Provider) {
@@ -753,9 +762,9 @@ on_both_databases! {
         assert!(open(end - Span::from_millis(1)).await);
         assert!(!open(end).await, "use does not extend it beyond its end");
 
-        assert!(store.set_user_disabled(user.clone(), Some(NOW), NOW).await.expect("an answer"));
+        assert!(store.set_user_disabled(user.clone(), Some(NOW), event(NOW), NOW).await.expect("an answer"));
         assert!(!open(seen).await);
-        assert!(store.set_user_disabled(user, None, NOW).await.expect("an answer"));
+        assert!(store.set_user_disabled(user, None, event(NOW), NOW).await.expect("an answer"));
         assert!(!open(seen).await, "a session came back from the dead");
     }
 
@@ -763,12 +772,12 @@ on_both_databases! {
     async fn a_session_does_not_begin_on_a_password_that_is_no_more(provider: Provider) {
         let store = &provider.app.store;
         let (changed, disabled, deleted) = (somebody(store).await, somebody(store).await, somebody(store).await);
-        assert!(store.set_password(changed.clone(), Secret::new("new hash".to_owned()), NOW).await.expect("set"));
-        assert!(store.set_user_disabled(disabled.clone(), Some(NOW), NOW).await.expect("disabled"));
-        assert!(store.delete_user(deleted.clone()).await.expect("deleted"));
+        assert!(store.set_password(changed.clone(), Secret::new("new hash".to_owned()), event(NOW), NOW).await.expect("set"));
+        assert!(store.set_user_disabled(disabled.clone(), Some(NOW), event(NOW), NOW).await.expect("disabled"));
+        assert!(store.delete_user(deleted.clone(), event(NOW)).await.expect("deleted"));
         for user in [&changed, &disabled, &deleted] {
             let session = session_of(user, &SessionId::from_random(fresh()), 1, FAR);
-            assert!(!store.begin_session(session, None, NOW).await.expect("an answer"));
+            assert!(!store.begin_session(session, None, event(NOW), NOW).await.expect("an answer"));
             assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none());
         }
         // What another person had in this browser goes on: nobody took their place.
@@ -776,7 +785,7 @@ on_both_databases! {
         let here = SessionId::from_random(fresh());
         begin(store, session_of(&user, &here, 2, FAR), None, NOW).await;
         let refused = session_of(&changed, &SessionId::from_random(fresh()), 3, FAR);
-        assert!(!store.begin_session(refused, Some(here), NOW).await.expect("an answer"));
+        assert!(!store.begin_session(refused, Some(replacing(&here)), event(NOW), NOW).await.expect("an answer"));
         assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_some());
     }
 
@@ -786,8 +795,8 @@ on_both_databases! {
             let user = somebody(store).await;
             let session = session_of(&user, &SessionId::from_random(fresh()), n, FAR);
             let (begun, set) = tokio::join!(
-                store.begin_session(session, None, NOW),
-                store.set_password(user.clone(), Secret::new("new hash".to_owned()), NOW),
+                store.begin_session(session, None, event(NOW), NOW),
+                store.set_password(user.clone(), Secret::new("new hash".to_owned()), event(NOW), NOW),
             );
             begun.expect("an answer");
             assert!(set.expect("an answer"));
@@ -804,7 +813,7 @@ on_both_databases! {
             let id = GrantId::from_random(fresh());
             let (made, ended) = tokio::join!(
                 store.create_grant(grant_for(&user, &id, Some(&session)), NOW),
-                store.end_session(session.clone(), NOW),
+                store.end_session(session.clone(), event(NOW), NOW),
             );
             ended.expect("ended");
             match made.expect("an answer") {
@@ -826,7 +835,7 @@ on_both_databases! {
             let id = GrantId::from_random(fresh());
             let (made, deleted) = tokio::join!(
                 store.create_grant(grant_for(&user, &id, Some(&session)), NOW),
-                store.delete_user(user.clone()),
+                store.delete_user(user.clone(), event(NOW)),
             );
             assert!(deleted.unwrap_or_else(|error| panic!("round {n}: {error}")));
             match made {
@@ -852,19 +861,19 @@ on_both_databases! {
                 new_grant(store, &other, None).await,
             ];
             let done = match change {
-                "password" => store.set_password(user.clone(), Secret::new("new hash".to_owned()), NOW).await,
-                _ => store.set_user_disabled(user.clone(), Some(NOW), NOW).await,
+                "password" => store.set_password(user.clone(), Secret::new("new hash".to_owned()), event(NOW), NOW).await,
+                _ => store.set_user_disabled(user.clone(), Some(NOW), event(NOW), NOW).await,
             };
             assert!(done.expect("an answer"), "{change}");
             assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none(), "{change}");
             assert!(store.session([2; 32], IDLE, NOW).await.expect("an answer").is_some(), "{change}");
             assert!(is_revoked(store, &grants[0]).await && is_revoked(store, &grants[1]).await, "{change}");
             assert!(!is_revoked(store, &grants[2]).await, "{change}");
-            store.end_session(theirs, NOW).await.expect("ended");
+            store.end_session(theirs, event(NOW), NOW).await.expect("ended");
         }
         let nobody = UserId::from_random(fresh());
-        assert!(!store.set_password(nobody.clone(), Secret::new("x".to_owned()), NOW).await.expect("an answer"));
-        assert!(!store.set_user_disabled(nobody, Some(NOW), NOW).await.expect("an answer"));
+        assert!(!store.set_password(nobody.clone(), Secret::new("x".to_owned()), event(NOW), NOW).await.expect("an answer"));
+        assert!(!store.set_user_disabled(nobody, Some(NOW), event(NOW), NOW).await.expect("an answer"));
     }
 
     /// A hash of today's cost replaces the old one only while it is still the old password's.
@@ -873,8 +882,8 @@ on_both_databases! {
         let user = person("erin");
         let id = user.id.clone();
         let old = user.password_hash.clone().expect("a hash");
-        store.create_user(user, NOW).await.expect("created");
-        store.set_password(id.clone(), Secret::new("the new password's".to_owned()), NOW).await.expect("set");
+        store.create_user(user, event(NOW), NOW).await.expect("created");
+        store.set_password(id.clone(), Secret::new("the new password's".to_owned()), event(NOW), NOW).await.expect("set");
         store.upgrade_password_hash(id, old, Secret::new("the old password's".to_owned())).await.expect("an answer");
         let name = LoginName::Username("erin".to_owned());
         let (_, hash) = store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("erin");
@@ -886,12 +895,12 @@ on_both_databases! {
         let empty = rows(&provider).await;
         let user = with_email("frank", "frank@example.com");
         let id = user.id.clone();
-        store.create_user(user, NOW).await.expect("created");
+        store.create_user(user, event(NOW), NOW).await.expect("created");
         let session = SessionId::from_random(fresh());
         begin(store, session_of(&id, &session, 1, FAR), None, NOW).await;
         let grant = new_grant(store, &id, None).await;
-        assert!(store.delete_user(id.clone()).await.expect("an answer"));
-        assert!(!store.delete_user(id.clone()).await.expect("an answer"), "deleted twice");
+        assert!(store.delete_user(id.clone(), event(NOW)).await.expect("an answer"));
+        assert!(!store.delete_user(id.clone(), event(NOW)).await.expect("an answer"), "deleted twice");
         let after = rows(&provider).await;
         for table in ["users", "identifiers", "passwords", "sessions", "grants", "consents"] {
             assert_eq!(after[table], empty[table], "{table}");
@@ -900,12 +909,12 @@ on_both_databases! {
         assert!(store.grant(&grant).await.expect("an answer").is_none());
         assert!(store.session([1; 32], IDLE, NOW).await.expect("an answer").is_none());
 
-        let as_client = store.create_client(app_called(id.as_str(), "Impostor")).await;
+        let as_client = store.create_client(app_called(id.as_str(), "Impostor"), event(NOW)).await;
         assert!(matches!(as_client, Err(StoreError::Conflict(_))), "{as_client:?}");
-        let as_person = store.create_user(NewUser { id: id.clone(), ..person("impostor") }, NOW).await;
+        let as_person = store.create_user(NewUser { id: id.clone(), ..person("impostor") }, event(NOW), NOW).await;
         assert_eq!(as_person.expect("an answer"), Created::IdTaken);
         // The names are free, for somebody with another `sub`.
-        let again = store.create_user(with_email("frank", "frank@example.com"), NOW).await;
+        let again = store.create_user(with_email("frank", "frank@example.com"), event(NOW), NOW).await;
         assert_eq!(again.expect("an answer"), Created::Yes);
     }
 
@@ -916,7 +925,7 @@ on_both_databases! {
         let name = LoginName::Username("alice".to_owned());
         let (alice, _) =
             provider.app.store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("alice");
-        assert!(provider.app.store.delete_user(alice.id).await.expect("an answer"));
+        assert!(provider.app.store.delete_user(alice.id, event(NOW)).await.expect("an answer"));
         let after = rows(&provider).await;
         for table in ["consents", "grants", "sessions"] {
             assert_eq!(after[table], 0, "{table}");
@@ -925,21 +934,21 @@ on_both_databases! {
 
     async fn a_deleted_client_leaves_nothing_but_the_taken_id(provider: Provider) {
         let store = &provider.app.store;
-        store.create_client(app_called("gone", "Gone")).await.expect("created");
+        store.create_client(app_called("gone", "Gone"), event(NOW)).await.expect("created");
         let user = somebody(store).await;
         let id = GrantId::from_random(fresh());
         let mut grant = grant_for(&user, &id, None);
         grant.grant.client_id = ClientId::new("gone");
         let written = store.create_grant(grant, NOW).await.expect("an answer");
         assert_eq!(written, GrantCreation::Created);
-        assert!(store.delete_client(ClientId::new("gone")).await.expect("an answer"));
+        assert!(store.delete_client(ClientId::new("gone"), event(NOW)).await.expect("an answer"));
         assert!(name_of(store, "gone").await.is_none());
         assert!(store.grant(&id).await.expect("an answer").is_none());
-        let again = store.create_client(app_called("gone", "Back")).await;
+        let again = store.create_client(app_called("gone", "Back"), event(NOW)).await;
         assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
-        let as_person = store.create_user(NewUser { id: UserId::new("gone"), ..person("gone") }, NOW).await;
+        let as_person = store.create_user(NewUser { id: UserId::new("gone"), ..person("gone") }, event(NOW), NOW).await;
         assert_eq!(as_person.expect("an answer"), Created::IdTaken);
-        assert!(!store.delete_client(ClientId::new("gone")).await.expect("an answer"));
+        assert!(!store.delete_client(ClientId::new("gone"), event(NOW)).await.expect("an answer"));
     }
 
     async fn people_are_listed_page_by_page_in_the_order_of_their_creation(provider: Provider) {
@@ -950,7 +959,7 @@ on_both_databases! {
             // Two of one millisecond each, so that time alone does not order them.
             let at = FAR + Span::from_millis(n / 2);
             expected.push((at, user.id.clone()));
-            store.create_user(user, at).await.expect("created");
+            store.create_user(user, event(at), at).await.expect("created");
         }
         expected.sort();
         let mut listed: Vec<UserId> = Vec::new();
@@ -980,7 +989,7 @@ on_both_databases! {
 
         let mut record = ours.client(&id).await.expect("an answer").expect("machine").as_ref().clone();
         record.client.disabled_at = Some(NOW);
-        assert!(ours.update_client(record.clone(), NOW).await.expect("an answer"));
+        assert!(ours.update_client(record.clone(), an_operator(), NOW).await.expect("an answer"));
         assert!(!ours.client(&id).await.expect("an answer").expect("machine").client.is_enabled(), "here at once");
         other.store.poll_changes().await.expect("polled");
         let refused = ask().await;
@@ -988,7 +997,7 @@ on_both_databases! {
 
         // And on again.
         record.client.disabled_at = None;
-        assert!(ours.update_client(record, NOW).await.expect("an answer"));
+        assert!(ours.update_client(record, an_operator(), NOW).await.expect("an answer"));
         other.store.poll_changes().await.expect("polled");
         assert_eq!(ask().await.status, 200);
     }
@@ -1000,7 +1009,7 @@ on_both_databases! {
         other.store.poll_changes().await.expect("polled");
         let mut record = other.store.client(&id).await.expect("an answer").expect("machine").as_ref().clone();
         record.client.disabled_at = Some(NOW);
-        assert!(provider.app.store.update_client(record, NOW).await.expect("an answer"));
+        assert!(provider.app.store.update_client(record, an_operator(), NOW).await.expect("an answer"));
         let changed = Instant::now();
         loop {
             let asked = Instant::now();
@@ -1022,10 +1031,10 @@ on_both_databases! {
         };
         assert_eq!(both().await, (false, false));
         let mut record = app_called("late", "Late");
-        provider.app.store.create_client(record.clone()).await.expect("created");
+        provider.app.store.create_client(record.clone(), event(NOW)).await.expect("created");
         assert_eq!(both().await, (true, true));
         record.client.disabled_at = Some(NOW);
-        provider.app.store.update_client(record, NOW).await.expect("updated");
+        provider.app.store.update_client(record, an_operator(), NOW).await.expect("updated");
         assert_eq!(both().await, (false, false));
     }
 }
@@ -1036,7 +1045,7 @@ async fn no_reader_puts_an_old_client_back_into_the_cache(backend: Backend) {
     let dir = TempDir::new().expect("a directory");
     let url = backend.create(dir.path()).await;
     let store = Store::open(&url).await.expect("an open store");
-    store.create_client(app_called("hot", "0")).await.expect("created");
+    store.create_client(app_called("hot", "0"), event(NOW)).await.expect("created");
     let stop = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
     let readers: Vec<_> = (0..6)
@@ -1057,7 +1066,7 @@ async fn no_reader_puts_an_old_client_back_into_the_cache(backend: Backend) {
         if n % 50 == 0 {
             store.poll_changes().await.expect("polled");
         }
-        assert!(store.update_client(app_called("hot", &n.to_string()), NOW).await.expect("updated"));
+        assert!(store.update_client(app_called("hot", &n.to_string()), an_operator(), NOW).await.expect("updated"));
         done.store(n, Ordering::SeqCst);
         assert_eq!(name_of(&store, "hot").await, Some(n.to_string()), "right after the update");
     }
@@ -1088,7 +1097,7 @@ fn closing_the_store_finishes_the_writes_that_were_accepted() {
             let url = backend.create(dir.path()).await;
             let store = Store::open(&url).await.expect("an open store");
             for n in 0..200 {
-                let mut write = Box::pin(store.revoke_access_token(format!("jti-{n}"), FAR));
+                let mut write = Box::pin(store.revoke_access_token(format!("jti-{n}"), FAR, event(NOW)));
                 assert!(futures_util::poll!(write.as_mut()).is_pending());
                 // One task may do only so much before it must let others run, and a write that is not queued is not
                 // accepted.
@@ -1120,7 +1129,7 @@ async fn a_postgres_that_restarted_is_noticed_by_no_request() {
         // As many connections as there can be.
         at_once((0..200).map(|n| {
             let store = store.clone();
-            async move { store.revoke_access_token(format!("{round}-{n}"), FAR).await.expect("written") }
+            async move { store.revoke_access_token(format!("{round}-{n}"), FAR, event(NOW)).await.expect("written") }
         }))
         .await;
         let mut conn = sqlx::AnyConnection::connect(&url).await.expect("the database");
@@ -1133,7 +1142,7 @@ async fn a_postgres_that_restarted_is_noticed_by_no_request() {
         if round == 0 {
             assert!(store.is_access_token_revoked("0-7").await.unwrap_or_else(|error| panic!("a read: {error}")));
         } else {
-            let written = store.revoke_access_token("after".to_owned(), FAR).await;
+            let written = store.revoke_access_token("after".to_owned(), FAR, event(NOW)).await;
             written.unwrap_or_else(|error| panic!("a write: {error}"));
         }
     }
@@ -1152,7 +1161,7 @@ async fn an_sqlite_that_somebody_else_locks_for_too_long_is_an_error_that_passes
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("a lock");
     let waits = tokio::spawn({
         let store = store.clone();
-        async move { store.revoke_access_token("patient".to_owned(), FAR).await }
+        async move { store.revoke_access_token("patient".to_owned(), FAR, event(NOW)).await }
     });
     // Reads go on meanwhile.
     for _ in 0..20 {
@@ -1164,12 +1173,12 @@ async fn an_sqlite_that_somebody_else_locks_for_too_long_is_an_error_that_passes
     waits.await.expect("no panic").expect("it was written after all");
 
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("a lock");
-    let error = store.create_user(person("vain"), NOW).await.expect_err("nobody can write");
+    let error = store.create_user(person("vain"), event(NOW), NOW).await.expect_err("nobody can write");
     assert!(error.to_string().contains("locked"), "it tells why: {error}");
     sqlx::query("ROLLBACK").execute(&mut other).await.expect("no lock");
     other.close().await.expect("closed");
     let name = LoginName::Username("vain".to_owned());
     assert!(store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").is_none());
-    assert_eq!(store.create_user(person("vain"), NOW).await.expect("an answer"), Created::Yes);
+    assert_eq!(store.create_user(person("vain"), event(NOW), NOW).await.expect("an answer"), Created::Yes);
     assert!(store.is_access_token_revoked("patient").await.expect("an answer"));
 }

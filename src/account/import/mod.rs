@@ -6,6 +6,7 @@ mod record;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::audit;
 use super::declared::{AccountError, check_password};
 use crate::ambient::random_bytes;
 use crate::app::App;
@@ -13,6 +14,7 @@ use crate::crypto::password::{self, Cost, UnusableHash};
 use crate::crypto::secret::Secret;
 use crate::protocol::ids::UserId;
 use crate::protocol::user::{InvalidName, User};
+use crate::store::events::EventKind;
 use crate::store::users::{Created, Namesakes, NewUser};
 use crate::store::{Store, StoreError};
 
@@ -175,6 +177,8 @@ impl<'a> Importer<'a> {
         }
         let store = self.scratch.as_ref().unwrap_or(&self.app.store);
         let now = self.app.now();
+        let author = audit::import(self.app);
+        let users: Vec<_> = users.into_iter().map(|user| (user, author.event(EventKind::UserCreated, now))).collect();
         match store.create_users(users.clone(), now).await {
             Ok(created) => return Ok(created.into_iter().map(Ok).collect()),
             Err(error) => tracing::debug!(%error, "a batch was refused; its lines are tried one by one"),

@@ -9,10 +9,10 @@ pub mod register;
 
 use std::net::IpAddr;
 
-use super::audit::{self, About};
+use super::audit;
 use crate::app::App;
 use crate::protocol::ids::{ClientId, UserId};
-use crate::store::events::{Event, EventKind};
+use crate::store::events::{Author, Event, EventKind};
 
 /// A partner whose credential was good a moment ago.
 #[derive(Clone, Debug)]
@@ -25,9 +25,12 @@ pub struct Partner {
 }
 
 impl Partner {
+    fn author(&self, app: &App) -> Author {
+        audit::partner(app, &self.id, self.address)
+    }
+
     /// Something that it did to one of its people.
-    fn event(&self, app: &App, kind: EventKind, user_id: &UserId, detail: &[(&'static str, &str)]) -> Event {
-        let about = About { user_id: Some(user_id), client_id: Some(&self.id), address: self.address, detail };
-        audit::event(app, kind, about)
+    fn event(&self, app: &App, kind: EventKind, user_id: &UserId) -> Event {
+        self.author(app).event(kind, app.now()).of_user(user_id)
     }
 }

@@ -2,7 +2,6 @@
 
 use super::Partner;
 use crate::account::api_keys::{self, MintError, Minted};
-use crate::account::audit;
 use crate::app::App;
 use crate::protocol::api_key::{ApiKeyRecord, Owner, Wish};
 use crate::protocol::ids::{ApiKeyId, UserId};
@@ -14,7 +13,7 @@ use crate::store::partners::{Changed, PartnerUser};
 
 /// Changes what is known of somebody.
 pub async fn change(app: &App, partner: &Partner, id: &UserId, changes: Changes) -> Result<Changed> {
-    let event = partner.event(app, EventKind::UserChanged, id, &[]);
+    let event = partner.event(app, EventKind::UserChanged, id);
     app.store.change_partner_user(&partner.id, id.clone(), changes, event, app.now()).await
 }
 
@@ -34,22 +33,21 @@ pub async fn set_enabled(app: &App, partner: &Partner, id: &UserId, enabled: boo
         return Ok(Switched::Done(Box::new(person)));
     }
     let now = app.now();
-    if !app.store.set_user_disabled_by_partner(id.clone(), (!enabled).then_some(now), now).await? {
+    let kind = if enabled { EventKind::UserEnabled } else { EventKind::UserDisabled };
+    let event = partner.event(app, kind, id);
+    if !app.store.set_user_disabled_by_partner(id.clone(), (!enabled).then_some(now), event, now).await? {
         return Ok(Switched::ByOperator);
     }
-    let kind = if enabled { EventKind::UserEnabled } else { EventKind::UserDisabled };
-    audit::record_or_log(app, partner.event(app, kind, id, &[])).await;
     let person = app.store.partner_user(&partner.id, id).await?;
     Ok(person.map_or(Switched::NotThere, |person| Switched::Done(Box::new(person))))
 }
 
 /// Forgets somebody with everything that is theirs; `false` where there is nobody.
 pub async fn delete(app: &App, partner: &Partner, id: &UserId) -> Result<bool> {
-    if app.store.partner_user(&partner.id, id).await?.is_none() || !app.store.delete_user(id.clone()).await? {
+    if app.store.partner_user(&partner.id, id).await?.is_none() {
         return Ok(false);
     }
-    audit::record_or_log(app, partner.event(app, EventKind::UserDeleted, id, &[])).await;
-    Ok(true)
+    app.store.delete_user(id.clone(), partner.event(app, EventKind::UserDeleted, id)).await
 }
 
 /// Makes another key for somebody.
@@ -59,7 +57,7 @@ pub async fn mint(
     person: &PartnerUser,
     wish: Wish,
 ) -> std::result::Result<Minted, MintError> {
-    api_keys::mint_for_user(app, &person.user, wish, None, partner.address).await
+    api_keys::mint_for_user(app, &person.user, wish, None, &partner.author(app)).await
 }
 
 /// A key of one of the partner's people; any other is as good as none.
@@ -76,9 +74,9 @@ pub async fn rotate(
     key: &ApiKeyRecord,
     overlap: Span,
 ) -> std::result::Result<Minted, MintError> {
-    api_keys::rotate(app, key, overlap, partner.address).await
+    api_keys::rotate(app, key, overlap, &partner.author(app)).await
 }
 
 pub async fn revoke(app: &App, partner: &Partner, key: &ApiKeyRecord) -> Result<bool> {
-    api_keys::revoke(app, key, "revoked_by_partner", partner.address).await
+    api_keys::revoke(app, key, &partner.author(app)).await
 }

@@ -138,8 +138,10 @@ fn onboarding_id(app: &App, request: &Request<'_>) -> OnboardingId {
 /// Somebody with all that is theirs, and what is to be written of it.
 fn draw(app: &App, partner: &Partner, request: &Request<'_>) -> Result<(Fresh, NewPartnerUser), RegisterError> {
     let now = app.now();
+    let author = partner.author(app);
     let (user, new_user) = draw_user(app, partner, &request.registration, now);
-    let (key, new_key) = request.key.clone().map(|wish| draw_for_user(app, &user, wish, now)).transpose()?.unzip();
+    let (key, new_key) =
+        request.key.clone().map(|wish| draw_for_user(app, &user, wish, &author, now)).transpose()?.unzip();
     let onboarding = Onboarding {
         id: onboarding_id(app, request),
         partner: partner.id.clone(),
@@ -151,16 +153,16 @@ fn draw(app: &App, partner: &Partner, request: &Request<'_>) -> Result<(Fresh, N
         created_at: now,
         updated_at: now,
     };
-    let kid = key.as_ref().map(|key| key.record.kid.as_str());
-    let detail: Vec<(&'static str, &str)> = kid.map(|kid| ("key_id", kid)).into_iter().collect();
-    let event = partner.event(app, EventKind::UserCreated, &user.id, &detail);
+    let (new_key, key_event) = new_key.unzip();
+    let mut events = vec![author.event(EventKind::UserCreated, now).of_user(&user.id)];
+    events.extend(key_event);
     let fresh = Fresh { person: PartnerUser { user, created_at: now }, key, onboarding };
     let answer = remember(app, request, &fresh)?;
     let onboarding = fresh.onboarding.clone();
     let wanted = request.registration.welcome_email == WelcomeEmail::Send;
     let mail = wanted.then(|| welcome_mail(app, partner, &onboarding.id, &request.registration.email));
     let line = request.line.clone();
-    let new = NewPartnerUser { user: new_user, key: new_key, onboarding, mail, event, answer, line };
+    let new = NewPartnerUser { user: new_user, key: new_key, onboarding, mail, events, answer, line };
     Ok((fresh, new))
 }
 

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::limit::Action;
 use crate::protocol::client::GrantType;
 use crate::protocol::time::Timestamp;
+use crate::store::events::EventKind;
 use crate::telemetry::metrics;
 use readiness::Readiness;
 
@@ -36,12 +37,14 @@ struct Admin {
 /// Starts to count; once, before anything that counts.
 pub fn install_metrics(config: &Config, started_at: Timestamp) -> anyhow::Result<()> {
     let grant_types: Vec<_> = GrantType::ALL.iter().map(|grant_type| grant_type.as_str()).collect();
+    let events: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
     metrics::install(&metrics::About {
         version: env!("CARGO_PKG_VERSION"),
         database: if config.database_url.starts_with("sqlite") { "sqlite" } else { "postgres" },
         started_at: started_at.millis(),
         grant_types: &grant_types,
         actions: &Action::NAMES,
+        events: &events,
     })
 }
 

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::openapi::Problems;
 use super::paging::{Asked, List, Page};
 use crate::account::api_keys::{self, MintError, Minted};
+use crate::account::audit;
 use crate::http::extract::csrf::is_own_call;
 use crate::http::extract::json::{Json, OptionalJson};
 use crate::http::extract::params::ApiQuery;
@@ -242,7 +243,8 @@ pub async fn create(
     Json(body): Json<NewKey>,
 ) -> Result<Response, Problem> {
     let user = recently_signed_in(&web, &headers).await?;
-    let minted = api_keys::mint_for_user(&web.app, &user, body.wish(None)?, None, address.0).await?;
+    let author = audit::person(&web.app, address.0);
+    let minted = api_keys::mint_for_user(&web.app, &user, body.wish(None)?, None, &author).await?;
     Ok(respond::json(StatusCode::CREATED, &MintedAnswer::of(&minted)))
 }
 
@@ -260,7 +262,7 @@ pub async fn rotate(
     let user = recently_signed_in(&web, &headers).await?;
     let overlap = Rotation::overlap(body)?;
     let old = own(&web, &user, &kid).await?;
-    let minted = api_keys::rotate(&web.app, &old, overlap, address.0).await?;
+    let minted = api_keys::rotate(&web.app, &old, overlap, &audit::person(&web.app, address.0)).await?;
     Ok(respond::json(StatusCode::CREATED, &MintedAnswer::of(&minted)))
 }
 
@@ -276,7 +278,7 @@ pub async fn revoke(
 ) -> Result<Response, Problem> {
     let user = recently_signed_in(&web, &headers).await?;
     let key = own(&web, &user, &kid).await?;
-    api_keys::revoke(&web.app, &key, "revoked_by_owner", address.0).await?;
+    api_keys::revoke(&web.app, &key, &audit::person(&web.app, address.0)).await?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }
 
@@ -289,7 +291,7 @@ pub async fn self_revoke(
     Json(body): Json<LostKey>,
 ) -> Result<Response, Problem> {
     if let Some(key) = live::known_api_key(&web.app, &body.api_key).await? {
-        api_keys::revoke(&web.app, &key.record, "revoked_by_holder", address.0).await?;
+        api_keys::revoke(&web.app, &key.record, &audit::holder(&web.app, address.0)).await?;
     }
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::account::api_keys::{self, Rejected};
-use crate::account::audit::{self, About};
+use crate::account::audit;
 use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::crypto::digest::constant_time_eq;
@@ -98,7 +98,7 @@ async fn attempt(
     let (decided, seed) = decide(app, client, address, request, now).await?;
     let issuance = match decided {
         Ok(issuance) => issuance,
-        Err(refusal) => return Err(refuse(app, client, refusal).await),
+        Err(refusal) => return Err(refuse(app, client, address, refusal).await),
     };
     match issue::mint(app, client, issuance, &seed, now).await? {
         Minted::Tokens(tokens) => Ok(Some(tokens)),
@@ -171,21 +171,12 @@ async fn parts(app: &App, stored: Option<StoredGrant>) -> StoreResult<Parts> {
 }
 
 /// Carries out what a refusal does besides its answer.
-async fn refuse(app: &App, client: &Client, refusal: Refusal) -> TokenError {
+async fn refuse(app: &App, client: &Client, address: ClientAddress, refusal: Refusal) -> TokenError {
     if let Effect::Revoke { grant_id, reason } = &refusal.effect {
-        let ended = app.store.revoke_grant(grant_id.clone(), reason.as_str(), app.now()).await;
-        let recorded = match ended {
-            // Only the first to notice tells; a replayed replay is no news.
-            Ok(true) => {
-                let detail = [("reason", reason.as_str()), ("grant_id", grant_id.as_str())];
-                let about = About { client_id: Some(&client.id), detail: &detail, ..About::default() };
-                audit::record(app, EventKind::GrantRevoked, about).await
-            }
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
+        let now = app.now();
+        let event = audit::client(app, &client.id, address.0).event(EventKind::GrantRevoked, now);
         // An answer that promises the grant's end must not leave before it has ended.
-        if let Err(error) = recorded {
+        if let Err(error) = app.store.revoke_grant(grant_id.clone(), reason.as_str(), event, now).await {
             return error.into();
         }
     }

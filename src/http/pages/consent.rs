@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use super::error::PageError;
 use super::view::{ConsentPage, ScopeView};
 use super::{Forms, account_view, client_view, html, web_host, with_browser_cookie};
-use crate::account::audit::{self, About};
+use crate::account::audit;
 use crate::http::error::Fault;
 use crate::http::extract::csrf::{Browser, refuse_foreign};
 use crate::http::extract::params::{FormParams, QueryParams};
@@ -21,7 +21,7 @@ use crate::protocol::interaction::{Allowed, Step};
 use crate::protocol::metadata::path;
 use crate::protocol::redirect_uri::with_query;
 use crate::protocol::scope::ScopeSet;
-use crate::store::events::EventKind;
+use crate::store::events::{Event, EventKind};
 use crate::store::sessions::SignedIn;
 
 /// A sign-in that really waits for consent: asked of the rules, not of the URL.
@@ -68,13 +68,8 @@ pub async fn submit(
         Some("allow") => remember(&web, &pending, address).await?,
         Some("deny") => {
             pending.ticket.deny();
-            let about = About {
-                user_id: Some(&pending.signed_in.user.id),
-                client_id: Some(&pending.client.id),
-                address: address.0,
-                ..About::default()
-            };
-            audit::record(&web.app, EventKind::ConsentDenied, about).await.map_err(Fault::from)?;
+            let event = event(&web, EventKind::ConsentDenied, &pending, address);
+            web.app.store.record_event(event).await.map_err(Fault::from)?;
         }
         _ => return Ok(render(&web, &browser, &pending, sealed, StatusCode::FORBIDDEN)),
     }
@@ -105,17 +100,15 @@ async fn remember(web: &Web, pending: &Pending, address: ClientAddress) -> Resul
     let app = &web.app;
     let allowed = Allowed { scope: pending.scope.clone(), resources: pending.ticket.request.resources.clone() };
     let user_id = &pending.signed_in.user.id;
-    let remembered = app.store.remember_consent(user_id.clone(), pending.client.id.clone(), allowed, app.now()).await;
-    remembered.map_err(Fault::from)?;
-    let scope = pending.scope.to_string();
-    let about = About {
-        user_id: Some(user_id),
-        client_id: Some(&pending.client.id),
-        address: address.0,
-        detail: &[("scope", &scope)],
-    };
-    audit::record(app, EventKind::ConsentGiven, about).await.map_err(Fault::from)?;
-    Ok(())
+    let event = event(web, EventKind::ConsentGiven, pending, address);
+    let event = event.with("scope", pending.scope.to_string()).with("resources", allowed.resources.clone());
+    let client_id = pending.client.id.clone();
+    Ok(app.store.remember_consent(user_id.clone(), client_id, allowed, event, app.now()).await.map_err(Fault::from)?)
+}
+
+fn event(web: &Web, kind: EventKind, pending: &Pending, address: ClientAddress) -> Event {
+    let event = audit::person(&web.app, address.0).event(kind, web.app.now());
+    event.of_user(&pending.signed_in.user.id).of_client(&pending.client.id)
 }
 
 fn render(web: &Web, browser: &Browser, pending: &Pending, sealed: &str, status: StatusCode) -> Response {

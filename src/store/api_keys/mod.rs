@@ -7,6 +7,7 @@ pub use read::ListedApiKey;
 pub(super) use read::READ_TOGETHER;
 
 use super::db::Conn;
+use super::events::{self, Event};
 use super::{Result, Store, column, grants, onboardings, sessions, to_json, users};
 use crate::protocol::api_key::{ApiKeyRecord, Kind, MAX_KEYS, MAX_LIVE_KEYS, Owner};
 use crate::protocol::ids::ApiKeyId;
@@ -62,7 +63,7 @@ pub enum KeyRotation {
 
 impl Store {
     /// Writes a new key, unless its owner is gone or has too many.
-    pub async fn create_api_key(&self, new: NewApiKey, now: Timestamp) -> Result<KeyCreation> {
+    pub async fn create_api_key(&self, new: NewApiKey, event: Event, now: Timestamp) -> Result<KeyCreation> {
         let created = self.db.write(move |conn| {
             Box::pin(async move {
                 if !hold_owner(conn, &new.record.owner).await? {
@@ -76,6 +77,7 @@ impl Store {
                 if let Owner::User(id) = &new.record.owner {
                     onboardings::key_issued(conn, id, now).await?;
                 }
+                events::insert(conn, &event).await?;
                 Ok(KeyCreation::Created)
             })
         });
@@ -83,21 +85,49 @@ impl Store {
     }
 
     /// Puts a key in the place of another, which goes on until `until` at most. Whatever the old one itself replaced
-    /// ends now, so that two of a line count at most.
+    /// ends now, so that two of a line count at most; the event learns what ended.
     pub async fn rotate_api_key(
         &self,
         old: ApiKeyId,
         new: NewApiKey,
         until: Timestamp,
+        event: Event,
         now: Timestamp,
     ) -> Result<KeyRotation> {
         let rotated = |outcome: &KeyRotation| *outcome == KeyRotation::Rotated;
-        self.change_if(rotated, move |conn| Box::pin(async move { rotate(conn, &old, &new, until, now).await })).await
+        let rotate = self.change_if(rotated, move |conn| {
+            Box::pin(async move {
+                let (outcome, ended) = rotate(conn, &old, &new, until, now).await?;
+                if outcome == KeyRotation::Rotated {
+                    events::insert(conn, &event.with("ended", ended)).await?;
+                }
+                Ok(outcome)
+            })
+        });
+        rotate.await
     }
 
     /// Ends a key with all that was made from it. `false` where it had ended by hand before, or is not there.
-    pub async fn revoke_api_key(&self, kid: ApiKeyId, reason: &'static str, now: Timestamp) -> Result<bool> {
-        self.change_if(|ended| *ended, move |conn| Box::pin(async move { revoke(conn, &kid, reason, now).await })).await
+    pub async fn revoke_api_key(
+        &self,
+        kid: ApiKeyId,
+        reason: &'static str,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let revoke = self.change_if(
+            |ended| *ended,
+            move |conn| {
+                Box::pin(async move {
+                    let ended = revoke(conn, &kid, reason, now).await?;
+                    if ended {
+                        events::insert(conn, &event).await?;
+                    }
+                    Ok(ended)
+                })
+            },
+        );
+        revoke.await
     }
 }
 
@@ -176,29 +206,34 @@ pub(super) async fn insert(conn: &mut Conn, new: &NewApiKey) -> Result<()> {
     Ok(())
 }
 
+/// What came of it, and the keys that ended with it.
 async fn rotate(
     conn: &mut Conn,
     old: &ApiKeyId,
     new: &NewApiKey,
     until: Timestamp,
     now: Timestamp,
-) -> Result<KeyRotation> {
+) -> Result<(KeyRotation, Vec<String>)> {
+    let mut ended = Vec::new();
     if !hold_owner(conn, &new.record.owner).await? || !hold(conn, old, now).await? {
-        return Ok(KeyRotation::NotLive);
+        return Ok((KeyRotation::NotLive, ended));
     }
     let successor = sqlx::query(
         "SELECT kid FROM api_keys WHERE predecessor = $1 AND revoked_at IS NULL AND expires_at > $2 LIMIT 1",
     );
     if successor.bind(old.as_str()).bind(now.millis()).fetch_optional(&mut *conn).await?.is_some() {
-        return Ok(KeyRotation::Replaced);
+        return Ok((KeyRotation::Replaced, ended));
     }
     let row = sqlx::query("SELECT predecessor FROM api_keys WHERE kid = $1").bind(old.as_str());
     let row = row.fetch_one(&mut *conn).await?;
-    if let Some(older) = column::<Option<String>>(&row, "predecessor")? {
-        revoke(conn, &ApiKeyId::new(older), "replaced", now).await?;
+    if let Some(older) = column::<Option<String>>(&row, "predecessor")?
+        && revoke(conn, &ApiKeyId::new(older.as_str()), "replaced", now).await?
+    {
+        ended.push(older);
     }
     if until <= now {
         revoke(conn, old, "replaced", now).await?;
+        ended.push(old.as_str().to_owned());
     } else {
         sqlx::query("UPDATE api_keys SET expires_at = $2 WHERE kid = $1 AND expires_at > $2")
             .bind(old.as_str())
@@ -208,7 +243,7 @@ async fn rotate(
         sessions::shorten_all_of_key(conn, old, until).await?;
     }
     insert(conn, new).await?;
-    Ok(KeyRotation::Rotated)
+    Ok((KeyRotation::Rotated, ended))
 }
 
 async fn revoke(conn: &mut Conn, kid: &ApiKeyId, reason: &'static str, now: Timestamp) -> Result<bool> {

@@ -11,6 +11,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 
+use super::tally::{committed, tallied};
 use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statement, configure_sqlite, sqlite_code};
 use crate::store::{Result, StoreError};
 use crate::telemetry::metrics;
@@ -78,6 +79,8 @@ struct Ran {
     /// The transaction is no longer to be trusted.
     broken: bool,
     failed: bool,
+    /// Events that it wrote.
+    events: Vec<&'static str>,
     answer: Box<dyn FnOnce(Option<StoreError>) + Send>,
 }
 
@@ -105,6 +108,9 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
             replace(&mut conn, &options).await;
         }
         for write in batch.ran {
+            if why.is_none() && !write.failed {
+                committed(&write.events);
+            }
             (write.answer)(why.as_deref().map(lost));
         }
         for job in batch.waiting {
@@ -202,9 +208,10 @@ where
             return None;
         }
     };
-    let outcome = AssertUnwindSafe(write(conn)).catch_unwind().await;
-    let outcome =
-        outcome.unwrap_or_else(|panic| Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) }));
+    let outcome = AssertUnwindSafe(tallied(write(conn))).catch_unwind().await;
+    let (outcome, events) = outcome.unwrap_or_else(|panic| {
+        (Err(StoreError::Corrupt { what: "write", why: panic_text(panic.as_ref()) }), Vec::new())
+    });
     // Only a refused key, or our own refusal, leaves the transaction sound for certain; anything else may have
     // ended it.
     let sound = |error: &StoreError| matches!(error, StoreError::Conflict(_) | StoreError::Refused(_));
@@ -219,7 +226,7 @@ where
         };
         drop(answer.send(outcome));
     });
-    Some(Ran { broken, failed, answer })
+    Some(Ran { broken, failed, events, answer })
 }
 
 /// What a caller hears whose write was not committed through no fault of its own.

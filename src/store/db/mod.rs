@@ -5,6 +5,7 @@
 mod group;
 mod postgres;
 mod readers;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::telemetry::metrics::Timer;
 use crate::telemetry::traces;
 use group::Queue;
 use readers::{READERS, Readers};
+pub(super) use tally::{committed, wrote};
 
 pub(super) type Conn = AnyConnection;
 pub(super) type Statement<'q> = Query<'q, Any, AnyArguments>;

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Connection as _};
 
+use super::tally::{committed, tallied};
 use super::{Conn, STALE_AT_ONCE, Statement, is_stale};
 use crate::store::{Result, StoreError};
 
@@ -61,12 +62,13 @@ where
             }
             other => other?,
         };
-        let error = match write(&mut transaction).await {
-            Ok(value) => {
+        let error = match tallied(write(&mut transaction)).await {
+            (Ok(value), events) => {
                 transaction.commit().await?;
+                committed(&events);
                 return Ok(value);
             }
-            Err(error) => error,
+            (Err(error), _) => error,
         };
         drop(transaction);
         if is_read_only(&error) {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::without_request_id;
 use crate::api_keys::code_of;
 use crate::on_both_databases;
+use crate::support::audit::an_operator;
 use crate::support::{Browser, Doors, Provider, TokenAnswer, at_once, claims_of, json as call};
 
 const GRANT: &str = "urn:keyward:oauth:grant-type:api-key";
@@ -185,7 +186,7 @@ on_both_databases! {
         let scopes = || Some("openid".parse().expect("scopes"));
         let revoked = provider.api_key("alice", "openid").await;
         let record = provider.app.store.listed_api_key(&revoked.kid).await.expect("an answer").expect("the key").record;
-        assert!(revoke(&provider.app, &record, "test", None).await.expect("an answer"));
+        assert!(revoke(&provider.app, &record, &an_operator()).await.expect("an answer"));
         let expired = provider.api_key_as("alice", Wish { scopes: scopes(), expires_in: Some(Span::from_secs(1)), ..Wish::default() }).await;
         let elsewhere = Wish { scopes: scopes(), allowed_cidrs: vec!["192.0.2.0/24".to_owned()], ..Wish::default() };
         let elsewhere = provider.api_key_as("alice", elsewhere).await;
@@ -193,7 +194,7 @@ on_both_databases! {
         provider.set_user_disabled("bob", true).await;
         provider.change_client("web", |record| record.client.metadata.partner = true).await;
         let wish = Wish { name: "backend".to_owned(), ..Wish::default() };
-        let partners = mint_for_partner(&provider.app, &ClientId::new("web"), wish).await.expect("a key").key;
+        let partners = mint_for_partner(&provider.app, &ClientId::new("web"), wish, &an_operator()).await.expect("a key").key;
         let live = provider.api_key("alice", "openid").await;
         let forged = with_another_secret(live.expose());
         assert!(ApiKey::parse(&forged).is_some_and(|key| key.kid == live.kid), "its form is right");
@@ -321,7 +322,7 @@ on_both_databases! {
         assert_eq!(page.status, 400, "never in a URL");
         provider.change_client("web", |record| record.client.metadata.partner = true).await;
         let wish = Wish { name: "backend".to_owned(), ..Wish::default() };
-        let partners = mint_for_partner(&provider.app, &ClientId::new("web"), wish).await.expect("a key").key;
+        let partners = mint_for_partner(&provider.app, &ClientId::new("web"), wish, &an_operator()).await.expect("a key").key;
         for path in ["/userinfo", "/v1/me"] {
             assert_eq!(provider.bearer("GET", path, partners.expose()).await.status, 401, "{path}");
             assert_eq!(provider.bearer("GET", path, key.expose()).await.status, 200, "{path}");

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::authorize::{add_client, hidden, open};
 use crate::login::{SESSION, is_signed_in};
 use crate::on_both_databases;
+use crate::support::audit::told;
 use crate::support::{CALLBACK, VERIFIER, challenge};
 
 on_both_databases! {
@@ -142,7 +143,7 @@ on_both_databases! {
             if gone == "disabled" {
                 provider.set_user_disabled("alice", true).await;
             } else {
-                assert!(provider.app.store.delete_user(provider.user_id("alice").await).await.unwrap());
+                assert!(provider.app.store.delete_user(provider.user_id("alice").await, told()).await.unwrap());
             }
             assert_eq!(provider.redeem(&code).await.error(), "invalid_grant");
             assert_eq!(provider.userinfo(&access).await.status, 401);

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::on_both_databases;
+use crate::support::audit::told;
 use crate::support::process::wait_for;
 use crate::support::{Browser, Doors, Page, Provider, TokenAnswer, at_once};
 
@@ -304,7 +305,7 @@ async fn operate(provider: &Provider, what: &str) {
         "password" => {
             let hash = provider.app.passwords.hash(Secret::new("correct horse".to_owned()), [7; 16]).await;
             let hash = hash.expect("no overload").expect("a hash");
-            assert!(provider.app.store.set_password(alice, hash, now).await.expect("an answer"));
+            assert!(provider.app.store.set_password(alice, hash, told(), now).await.expect("an answer"));
         }
         "client off" | "client on" => {
             for id in ["first", "spa"] {

@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 
 use crate::authorize::{add_client, rows_of};
 use crate::on_both_databases;
+use crate::support::audit::told;
 use crate::support::{Backend, Provider};
 
 /// From here on the database refuses to change a grant, or does so no longer.
@@ -123,12 +124,12 @@ on_both_databases! {
             let (alice, now) = (provider.user_id("alice").await, provider.app.now());
             let store = &provider.app.store;
             let done = match end {
-                "disabled" => store.set_user_disabled(alice.clone(), Some(now), now).await,
-                "deleted" => store.delete_user(alice.clone()).await,
+                "disabled" => store.set_user_disabled(alice.clone(), Some(now), told(), now).await,
+                "deleted" => store.delete_user(alice.clone(), told()).await,
                 _ => {
                     let hash = provider.app.passwords.hash(Secret::new("correct horse".to_owned()), [7; 16]).await;
                     let hash = hash.expect("no overload").expect("a hash");
-                    store.set_password(alice.clone(), hash, now).await
+                    store.set_password(alice.clone(), hash, told(), now).await
                 }
             };
             assert!(done.expect("an answer"), "{end}");
@@ -142,7 +143,7 @@ on_both_databases! {
             assert_eq!(page.location_params()["error"], "login_required", "{end}");
             assert_eq!(provider.refresh("first", &of_bob.text("refresh_token")).await.status, 200, "{end}");
             if end == "disabled" {
-                assert!(store.set_user_disabled(alice, None, provider.app.now()).await.expect("an answer"));
+                assert!(store.set_user_disabled(alice, None, told(), provider.app.now()).await.expect("an answer"));
                 let answer = provider.refresh("first", &tokens.text("refresh_token")).await;
                 assert_eq!(answer.error(), "invalid_grant", "what ended stays ended");
             }

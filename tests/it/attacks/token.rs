@@ -16,6 +16,7 @@ use tower::ServiceExt as _;
 use super::leakage::dump;
 use crate::authorize::{add_client, code_at_app, enc};
 use crate::on_both_databases;
+use crate::support::audit::told;
 use crate::support::{CALLBACK, Page, Provider, claims_of};
 
 const GRANT: (&str, &str) = ("grant_type", "client_credentials");
@@ -227,10 +228,10 @@ on_both_databases! {
             password_hash: None,
         };
         let before = provider.row_counts().await;
-        let refused = provider.app.store.create_user(person("machine"), provider.app.now()).await;
+        let refused = provider.app.store.create_user(person("machine"), told(), provider.app.now()).await;
         assert_eq!(refused.expect("an answer"), Created::IdTaken);
         assert_eq!(provider.row_counts().await, before);
-        provider.app.store.create_user(person("machine-2"), provider.app.now()).await.expect("another sub");
+        provider.app.store.create_user(person("machine-2"), told(), provider.app.now()).await.expect("another sub");
     }
 
     async fn attack_55_a_disabled_client_is_refused_everywhere_and_its_tokens_are_dead(provider: Provider) {

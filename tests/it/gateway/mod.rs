@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::on_both_databases;
 use crate::partner::{Platform, text};
+use crate::support::audit::{self, an_operator};
 use crate::support::process::{wait_for, within_a_second};
 use crate::support::{Backend, Browser, Page, Provider, TokenAnswer, json as call};
 
@@ -74,7 +75,7 @@ async fn bad_credentials(provider: &Provider) -> Vec<(String, &'static str)> {
     assert_eq!(provider.call("first", "/revoke", &[("token", &revoked)]).await.status, 200);
     let ended = provider.api_key("alice", "openid").await;
     let record = provider.app.store.listed_api_key(&ended.kid).await.expect("an answer").expect("the key").record;
-    assert!(revoke(&provider.app, &record, "test", None).await.expect("an answer"));
+    assert!(revoke(&provider.app, &record, &an_operator()).await.expect("an answer"));
     let scopes = Some("openid".parse().expect("scopes"));
     let exchange_only = provider.api_key_as("alice", Wish { scopes, exchange_only: true, ..Wish::default() }).await;
     let elsewhere = Wish { allowed_cidrs: vec!["192.0.2.0/24".to_owned()], ..Wish::default() };
@@ -83,7 +84,8 @@ async fn bad_credentials(provider: &Provider) -> Vec<(String, &'static str)> {
     provider.set_user_disabled("bob", true).await;
     provider.change_client("web", |record| record.client.metadata.partner = true).await;
     let wish = Wish { name: "backend".to_owned(), ..Wish::default() };
-    let partners = mint_for_partner(&provider.app, &ClientId::new("web"), wish).await.expect("a key").key;
+    let partners =
+        mint_for_partner(&provider.app, &ClientId::new("web"), wish, &an_operator()).await.expect("a key").key;
     vec![
         (bearer("nonsense"), "invalid_token"),
         (bearer(""), "invalid_token"),
@@ -244,7 +246,7 @@ on_both_databases! {
             password_hash: None,
             disabled_at: None,
         };
-        provider.app.store.create_user(user, provider.app.now()).await.expect("created");
+        provider.app.store.create_user(user, audit::told(), provider.app.now()).await.expect("created");
         let key = provider.api_key("Zoë,100%", "profile email").await;
         let page = ask_with(&provider, "required", key.expose()).await;
         assert_eq!(page.header("x-auth-username"), Some("Zo%C3%AB%2C100%25"));
@@ -281,7 +283,7 @@ on_both_databases! {
         assert_eq!(told(&ask(&mut browser, "required?scope=teach", &[]).await), "403 insufficient_scope");
         let id = provider.user_id("alice").await;
         let roles = Some(vec!["teacher".to_owned()]);
-        assert!(provider.app.store.set_roles(id, roles, None, provider.app.now()).await.expect("an answer"));
+        assert!(provider.app.store.set_roles(id, roles, None, audit::told(), provider.app.now()).await.expect("an answer"));
         assert_eq!(told(&ask(&mut browser, "required?scope=teach", &[]).await), "user", "from the next request on");
         assert_eq!(told(&ask(&mut browser, "required?scope=partner.users", &[]).await), "403 insufficient_scope");
     }
@@ -358,7 +360,7 @@ on_both_databases! {
         call(&mut out, "DELETE", "/v1/auth/session", json!(null), &[]).await;
         assert_eq!(told(&ask(&mut twin, "required", &[]).await), "401 invalid_session", "signed out elsewhere");
         let record = provider.app.store.listed_api_key(&ApiKeyId::new(key.kid.as_str())).await.expect("an answer");
-        assert!(revoke(&provider.app, &record.expect("the key").record, "test", None).await.expect("an answer"));
+        assert!(revoke(&provider.app, &record.expect("the key").record, &an_operator()).await.expect("an answer"));
         assert_eq!(told(&ask_with(&provider, "required", key.expose()).await), "401 invalid_api_key");
         assert_eq!(told(&ask_with(&provider, "required", &token).await), "401 invalid_token");
         assert_eq!(told(&ask(&mut of_key, "required", &[]).await), "401 invalid_session");

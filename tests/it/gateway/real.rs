@@ -9,6 +9,7 @@ use keyward::protocol::api_key::Wish;
 use super::house::{HOST, House, Manual, identity};
 use super::{GATEWAY_COOKIE, at_the_app, tokens_of};
 use crate::on_both_databases;
+use crate::support::audit::an_operator;
 use crate::support::process::{Running, wait_for};
 use crate::support::{Backend, Browser};
 
@@ -282,7 +283,7 @@ on_both_databases! {
         let good = provider.api_key_as("alice", Wish { scopes, ..Wish::default() }).await;
         let bad = provider.api_key("alice", "openid").await;
         let record = provider.app.store.listed_api_key(&bad.kid).await.expect("an answer").expect("the key").record;
-        assert!(revoke(&provider.app, &record, "test", None).await.expect("an answer"));
+        assert!(revoke(&provider.app, &record, &an_operator()).await.expect("an answer"));
         for _ in 0..3 {
             assert_eq!(house.visit_with("GET /members/", bad.expose(), &[]).await.status, 401);
         }

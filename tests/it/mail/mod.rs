@@ -210,10 +210,10 @@ on_both_databases! {
         let waiting = queue(app, "bob@school.test").await;
         let levels = app.store.outbox_levels().await.expect("levels");
         assert_eq!((levels.pending, levels.oldest.is_some(), levels.dead), (1, true, 1));
-        app.store.purge_expired(app.now()).await.expect("purged");
+        app.store.purge_expired(Span::days(90), app.now()).await.expect("purged");
         assert_eq!(all(app).await.len(), 3);
         provider.pass(Span::days(2));
-        app.store.purge_expired(app.now()).await.expect("purged");
+        app.store.purge_expired(Span::days(90), app.now()).await.expect("purged");
         let left: Vec<String> = all(app).await.into_iter().map(|mail| mail.id).collect();
         assert_eq!(left, [waiting]);
         for gone in [sent, dead] {

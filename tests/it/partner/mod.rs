@@ -13,7 +13,7 @@ use crate::support::{Page, Provider};
 /// A partner's backend with its credential.
 pub struct Platform<'a> {
     provider: &'a Provider,
-    authorization: String,
+    pub authorization: String,
 }
 
 impl<'a> Platform<'a> {

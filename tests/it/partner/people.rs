@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Platform, text};
 use crate::api_keys::code_of;
 use crate::on_both_databases;
+use crate::support::audit::{an_operator, told};
 
 const USERS: &str = "/v1/partner/users";
 
@@ -102,11 +103,11 @@ on_both_databases! {
         // What an operator switched off, a partner does not switch on.
         let (store, id) = (&provider.app.store, UserId::new(text(&made, "/user/id")));
         let now = provider.app.now();
-        store.set_user_disabled(id.clone(), Some(now), now).await.expect("disabled");
+        store.set_user_disabled(id.clone(), Some(now), told(), now).await.expect("disabled");
         let refused = acme.call("POST", &format!("{path}/enable"), Value::Null).await;
         assert_eq!((refused.status.as_u16(), code_of(&refused).as_str()), (409, "disabled_by_operator"));
         assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 401);
-        store.set_user_disabled(id, None, now).await.expect("enabled");
+        store.set_user_disabled(id, None, told(), now).await.expect("enabled");
 
         assert_eq!(acme.call("DELETE", &path, Value::Null).await.status, 204);
         assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 401);
@@ -145,7 +146,7 @@ on_both_databases! {
 
     async fn a_partners_own_key_administers_and_does_nothing_else(provider: Provider) {
         let (id, wish) = (ClientId::new("acme"), Wish { name: "ci".to_owned(), ..Wish::default() });
-        let own = mint_for_partner(&provider.app, &id, wish).await.expect("a key").key.expose().clone();
+        let own = mint_for_partner(&provider.app, &id, wish, &an_operator()).await.expect("a key").key.expose().clone();
         let acme = Platform::with(&provider, &own);
         assert_eq!(acme.register("1", "ada@b.c").await.status, 201);
         assert_eq!(provider.bearer("GET", "/v1/me", &own).await.status, 401);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_types)] // Tests make their own randomness and read real JSON.
 
+pub mod audit;
 mod browser;
 pub mod certificate;
 pub mod collector;

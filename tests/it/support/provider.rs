@@ -24,6 +24,7 @@ use serde_json::Value;
 use sqlx::AnyConnection;
 use tempfile::TempDir;
 
+use super::audit::{an_operator, told};
 use super::browser::{Browser, Page};
 use super::database::Backend;
 
@@ -430,7 +431,7 @@ impl Provider {
     pub async fn api_key_as(&self, username: &str, wish: Wish) -> ApiKey {
         let user = self.app.store.user(&self.user_id(username).await).await.expect("an answer").expect("a person");
         let wish = Wish { name: "test".to_owned(), ..wish };
-        api_keys::mint_for_user(&self.app, &user, wish, None, None).await.expect("a key").key
+        api_keys::mint_for_user(&self.app, &user, wish, None, &an_operator()).await.expect("a key").key
     }
 
     /// Gives `platform` the lifetimes of the first seed system: 7 and 30 days.
@@ -486,7 +487,7 @@ impl Provider {
         let record = self.app.store.client(&ClientId::new(id)).await.expect("an answer").expect("the client");
         let mut record = ClientRecord::clone(&record);
         change(&mut record);
-        assert!(self.app.store.update_client(record, self.app.now()).await.expect("an answer"));
+        assert!(self.app.store.update_client(record, an_operator(), self.app.now()).await.expect("an answer"));
     }
 
     /// Switches a client off, or on again.
@@ -498,7 +499,7 @@ impl Provider {
     /// Switches a person off, or on again.
     pub async fn set_user_disabled(&self, username: &str, disabled: bool) {
         let (id, now) = (self.user_id(username).await, self.app.now());
-        let done = self.app.store.set_user_disabled(id, disabled.then_some(now), now).await;
+        let done = self.app.store.set_user_disabled(id, disabled.then_some(now), told(), now).await;
         assert!(done.expect("an answer"));
     }
 }

@@ -1,0 +1,28 @@
+//! What an operator does with an app that the configuration file does not declare.
+
+use super::audit;
+use crate::app::App;
+use crate::protocol::ids::ClientId;
+use crate::store::Result;
+use crate::store::clients::ClientRecord;
+use crate::store::events::EventKind;
+
+/// Registers an app.
+///
+/// # Errors
+/// `Conflict` where its id is taken.
+pub async fn create(app: &App, record: ClientRecord) -> Result<()> {
+    let event = audit::operator(app).event(EventKind::ClientCreated, record.created_at);
+    app.store.create_client(record, event).await
+}
+
+/// Replaces metadata, secrets and status; `false` where there is no such app.
+pub async fn update(app: &App, record: ClientRecord) -> Result<bool> {
+    app.store.update_client(record, audit::operator(app), app.now()).await
+}
+
+/// Forgets an app with its grants and consents; `false` where there is none.
+pub async fn delete(app: &App, id: &ClientId) -> Result<bool> {
+    let event = audit::operator(app).event(EventKind::ClientDeleted, app.now());
+    app.store.delete_client(id.clone(), event).await
+}
