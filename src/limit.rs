@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::config::{RateLimit, RateLimits};
 use crate::crypto::digest::{base64url, hmac_sha256};
 use crate::protocol::time::{Span, Timestamp};
-use crate::store::limits::{Ask, Reserved, Taken};
+use crate::store::limits::{Ask, Reserved, Settled, Taken};
 use crate::store::{Result, Store};
 use crate::telemetry::metrics;
 
@@ -15,6 +15,11 @@ use crate::telemetry::metrics;
 const ACCOUNTS_PER_NETWORK: usize = 10;
 /// How many networks may try one account to the end within an hour before strangers have to wait.
 const NETWORKS_PER_ACCOUNT: usize = 20;
+
+/// How many people may make an account from one network: whole classes do at once.
+const SIGN_UPS_PER_ATTEMPT: usize = 40;
+/// What apps of the username API show.
+pub const TOO_MANY_AUTHENTICATION_ATTEMPTS: &str = "Too many authentication attempts";
 
 /// Something that is counted.
 #[derive(Clone, Copy, Debug)]
@@ -77,10 +82,10 @@ impl Action<'_> {
             }
             Self::UsernameApi { from } => {
                 let rule = rule("username_api", attempts, vec![prefix(from)]);
-                Rule { message: "Too many authentication attempts", ..rule }
+                Rule { message: TOO_MANY_AUTHENTICATION_ATTEMPTS, ..rule }
             }
             Self::SignUp { from } => {
-                let rule = rule("sign_up", attempts * ACCOUNTS_PER_NETWORK, vec![prefix(from)]);
+                let rule = rule("sign_up", attempts * SIGN_UPS_PER_ATTEMPT, vec![prefix(from)]);
                 Rule { message: "too many sign-ups from this network; wait a while", ..rule }
             }
             Self::ParkTicket { from } => Rule {
@@ -129,6 +134,12 @@ pub struct SignInPlaces {
     pub own: Place,
     /// The account's, in all networks; `None` while it is tried from everywhere.
     pub everywhere: Option<Place>,
+}
+
+impl Place {
+    fn refunded(self) -> Settled {
+        Settled::Refunded(self.bucket, self.taken_at)
+    }
 }
 
 /// Where somebody stands with a limit, as `RateLimit` headers tell it.
@@ -210,12 +221,23 @@ impl Limiter {
         }
     }
 
-    /// Forgets the attempts of the buckets of `forgiven`: the right password was among them. Gives the places of
-    /// `refunded` back: those attempts never took place.
-    pub async fn settle(&self, forgiven: Vec<Place>, refunded: Vec<Place>) -> Result<()> {
-        let forgiven = forgiven.into_iter().map(|place| place.bucket).collect();
-        let refunded = refunded.into_iter().map(|place| (place.bucket, place.taken_at)).collect();
-        self.store.settle(forgiven, refunded).await
+    /// Gives a place back: the attempt never took place.
+    pub async fn refund(&self, place: Place) -> Result<()> {
+        self.store.settle(vec![place.refunded()]).await
+    }
+
+    /// The same for the places of a password that was not looked at.
+    pub async fn refund_sign_in(&self, places: SignInPlaces) -> Result<()> {
+        let SignInPlaces { network, own, everywhere } = places;
+        let settled = [network, own].into_iter().chain(everywhere).map(Place::refunded);
+        self.store.settle(settled.collect()).await
+    }
+
+    /// After the right password: earlier attempts for the account are forgiven, the other places are given back.
+    pub async fn forgive(&self, places: SignInPlaces) -> Result<()> {
+        let SignInPlaces { network, own, everywhere } = places;
+        let settled = [network.refunded(), Settled::Forgiven(own.bucket)].into_iter();
+        self.store.settle(settled.chain(everywhere.map(Place::refunded)).collect()).await
     }
 
     /// No place is free, and nobody knows for how long.

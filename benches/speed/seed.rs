@@ -22,7 +22,7 @@ use keyward::protocol::claims::{Authentication, ClaimsRequest};
 use keyward::protocol::grant::GrantRecord;
 use keyward::protocol::ids::{ClientId, GrantId, SessionId, UserId};
 use keyward::protocol::metadata::ACR_PASSWORD;
-use keyward::protocol::time::Span;
+use keyward::protocol::time::{Span, Timestamp};
 use keyward::store::events::EventKind;
 use keyward::store::grants::NewGrant;
 use keyward::store::sessions::{NewSession, Proof};
@@ -262,7 +262,8 @@ fn ensure_on_disk(dir: &Path) -> anyhow::Result<()> {
 /// The rows that are copied.
 struct Origin {
     user_id: UserId,
-    password_hash: Secret<String>,
+    /// When.
+    password_set_at: Timestamp,
     grants: Vec<(Kind, GrantId)>,
 }
 
@@ -282,21 +283,18 @@ impl Origin {
             claims: claims.as_object().cloned().unwrap_or_default(),
             roles: Vec::new(),
             groups: Vec::new(),
-            password_hash: Some(password_hash.clone()),
+            password_hash: Some(password_hash),
             disabled_at: None,
         };
-        ensure!(
-            app.store
-                .create_user(user, audit::operator(app).event(EventKind::UserCreated, app.now()), app.now())
-                .await?
-                == Created::Yes,
-            "the database is not empty"
-        );
+        let password_set_at = app.now();
+        let event = audit::operator(app).event(EventKind::UserCreated, password_set_at);
+        let created = app.store.create_user(user, event, password_set_at).await?;
+        ensure!(created == Created::Yes, "the database is not empty");
         let mut grants = Vec::new();
         for kind in Kind::ALL {
             grants.push((kind, write_grant(app, kind, &user_id).await?));
         }
-        Ok(Self { user_id, password_hash, grants })
+        Ok(Self { user_id, password_set_at, grants })
     }
 }
 
@@ -511,7 +509,7 @@ async fn begin_sessions(
             id: SessionId::from_random(random_bytes(app.rng.as_ref())),
             token_hash: sha256(token.as_bytes()),
             user_id: UserId::new(row.try_get::<String, _>(0)?),
-            proof: Proof::Password(origin.password_hash.clone()),
+            proof: Proof::Password(origin.password_set_at),
             authentication: Authentication {
                 auth_time: Some(now),
                 acr: ACR_PASSWORD.to_owned(),

@@ -96,13 +96,13 @@ pub async fn sign_in(
 ) -> std::result::Result<SignIn, FirstPartyError> {
     let client = Some(caller.client.id.clone());
     let attempt = Attempt { name, password, address: caller.address, device: None, client };
-    let (user, hash, quota) = match password::check(app, attempt).await? {
-        Outcome::SignedIn(verified) => (verified.user, verified.hash, verified.quota),
+    let (user, set_at, quota) = match password::check(app, attempt).await? {
+        Outcome::SignedIn(verified) => (verified.user, verified.set_at, verified.quota),
         Outcome::Refused(quota) => return Ok(SignIn::Refused(quota)),
         Outcome::Throttled(throttled) => return Ok(SignIn::Throttled(throttled)),
         Outcome::Overloaded { retry_after } => return Ok(SignIn::Overloaded { retry_after }),
     };
-    Ok(match open(app, caller, user, Opening::Password(hash), EventKind::SignedIn).await? {
+    Ok(match open(app, caller, user, Opening::Password(set_at), EventKind::SignedIn).await? {
         Ok(signed_in) => SignIn::Yes(Box::new(signed_in)),
         // The password is another by now.
         Err(_) => SignIn::Refused(quota),
@@ -115,12 +115,24 @@ pub async fn sign_up(app: &App, caller: &Caller<'_>, new: Newcomer) -> std::resu
         Ok(place) => place,
         Err(throttled) => return Ok(SignUp::Throttled(throttled)),
     };
+    let made = make_account(app, caller, new).await;
+    if let (Err(_) | Ok(SignUp::Overloaded { .. }), Some(place)) = (&made, place) {
+        give_back(app, place).await;
+    }
+    made
+}
+
+/// Where it was our fault that nothing came of a call. Whoever hears of that need not hear that this failed as well.
+pub async fn give_back(app: &App, place: Place) {
+    if let Err(error) = app.limits.refund(place).await {
+        tracing::warn!(%error, "a place could not be given back");
+    }
+}
+
+async fn make_account(app: &App, caller: &Caller<'_>, new: Newcomer) -> std::result::Result<SignUp, FirstPartyError> {
     let hash = match app.passwords.hash(new.password, random_bytes(app.rng.as_ref())).await {
         Ok(hash) => hash?,
-        Err(overloaded) => {
-            app.limits.settle(Vec::new(), place.into_iter().collect()).await?;
-            return Ok(SignUp::Overloaded { retry_after: overloaded.retry_after });
-        }
+        Err(overloaded) => return Ok(SignUp::Overloaded { retry_after: overloaded.retry_after }),
     };
     let account = NewUser {
         id: new.id,

@@ -13,7 +13,7 @@ use crate::crypto::password::MAX_PASSWORD_BYTES;
 use crate::crypto::secret::Secret;
 use crate::limit::{Account, Quota, SignInPlaces, Throttled};
 use crate::protocol::ids::ClientId;
-use crate::protocol::time::Span;
+use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::{LoginName, User};
 use crate::store::Result;
 use crate::store::events::EventKind;
@@ -52,8 +52,8 @@ pub enum Outcome {
 /// Somebody whose password was right a moment ago.
 pub struct Verified {
     pub user: User,
-    /// The hash that stands for the password now.
-    pub(super) hash: Secret<String>,
+    /// What names the password that was right.
+    pub(super) set_at: Timestamp,
     /// Where the account stood with its tries.
     pub(super) quota: Quota,
 }
@@ -76,7 +76,7 @@ async fn attempt_password(app: &App, attempt: Attempt) -> Result<Outcome> {
         Ok(name) => app.store.user_by_login(REALM_DIRECT, name).await?,
         Err(_) => None,
     };
-    let (user, hash) = known.map_or((None, None), |(user, hash)| (Some(user), hash));
+    let (user, stored) = known.map_or((None, None), |(user, password)| (Some(user), password));
     let places = match reserve(app, &attempt, user.as_ref()).await? {
         Ok(places) => places,
         // Counted nowhere but in the log: whoever goes on trying writes nothing.
@@ -91,21 +91,20 @@ async fn attempt_password(app: &App, attempt: Attempt) -> Result<Outcome> {
     let matched = if attempt.password.expose().len() > MAX_PASSWORD_BYTES {
         false
     } else {
-        match app.passwords.verify(attempt.password.clone(), hash.clone()).await {
+        let hash = stored.as_ref().map(|stored| stored.hash.clone());
+        match app.passwords.verify(attempt.password.clone(), hash).await {
             Ok(matched) => matched,
             Err(overloaded) => {
-                let SignInPlaces { network, own, everywhere } = places;
-                let all = [network, own].into_iter().chain(everywhere).collect();
-                app.limits.settle(Vec::new(), all).await?;
+                app.limits.refund_sign_in(places).await?;
                 return Ok(Outcome::Overloaded { retry_after: overloaded.retry_after });
             }
         }
     };
-    match (user, hash) {
-        (Some(user), Some(hash)) if matched && user.is_active() => {
-            let quota = places.own.quota;
-            let hash = welcome(app, &user, hash, attempt.password, places).await?;
-            Ok(Outcome::SignedIn(Box::new(Verified { user, hash, quota })))
+    match (user, stored) {
+        (Some(user), Some(stored)) if matched && user.is_active() => {
+            let (quota, set_at) = (places.own.quota, stored.set_at);
+            welcome(app, &user, stored.hash, attempt.password, places).await?;
+            Ok(Outcome::SignedIn(Box::new(Verified { user, set_at, quota })))
         }
         (user, _) => {
             record_failure(app, &attempt, user.as_ref(), &places).await?;
@@ -157,25 +156,21 @@ fn is_at_home(app: &App, attempt: &Attempt, user: Option<&User>) -> bool {
 }
 
 /// After the right password: earlier attempts for the account are forgiven, the other places are given back, and an
-/// old hash is made anew. Returns the hash that stands now.
+/// old hash is made anew.
 async fn welcome(
     app: &App,
     user: &User,
     hash: Secret<String>,
     password: Secret<String>,
     places: SignInPlaces,
-) -> Result<Secret<String>> {
-    let SignInPlaces { network, own, everywhere } = places;
-    app.limits.settle(vec![own], std::iter::once(network).chain(everywhere).collect()).await?;
+) -> Result<()> {
+    app.limits.forgive(places).await?;
     if !app.passwords.needs_rehash(hash.expose()) {
-        return Ok(hash);
+        return Ok(());
     }
     // Under load the old hash does for another while.
-    match app.passwords.hash(password, random_bytes(app.rng.as_ref())).await {
-        Ok(Ok(new)) => {
-            app.store.upgrade_password_hash(user.id.clone(), hash, new.clone()).await?;
-            Ok(new)
-        }
-        _ => Ok(hash),
+    if let Ok(Ok(new)) = app.passwords.hash(password, random_bytes(app.rng.as_ref())).await {
+        app.store.upgrade_password_hash(user.id.clone(), hash, new).await?;
     }
+    Ok(())
 }

@@ -39,7 +39,7 @@ pub async fn begin_session(
         id,
         token_hash: sha256(token.as_bytes()),
         user_id: user_id.clone(),
-        proof: Proof::Password(verified.hash.clone()),
+        proof: Proof::Password(verified.set_at),
         authentication: Authentication {
             auth_time: Some(now),
             acr: ACR_PASSWORD.to_owned(),

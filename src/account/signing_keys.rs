@@ -9,6 +9,7 @@ use crate::crypto::jws::KeyPair;
 use crate::keys::life::{ALWAYS, Policy};
 use crate::keys::{KeyError, Prepared, Rekeyed, Retirement};
 use crate::protocol::client::SigningAlg;
+use crate::protocol::first_party::Api;
 use crate::protocol::time::Span;
 use crate::store::keys::StoredKey;
 
@@ -19,6 +20,13 @@ pub async fn policy(app: &App) -> Result<Policy, KeyError> {
     wanted.extend(metadata.resources.iter().filter_map(|resource| resource.access_token_signing_alg));
     let mut longest_token = metadata.tokens.access_token_ttl.max(metadata.tokens.id_token_ttl);
     for record in app.store.clients().await? {
+        // A sign-in API has lifetimes of its own for a client that has none.
+        let calls =
+            Api::ALL.into_iter().filter(|api| app.config.sign_in_apis.client_of(*api) == Some(&record.client.id));
+        for api in calls {
+            longest_token =
+                longest_token.max(api.client(&record.client).metadata.access_token_ttl.unwrap_or(Span::ZERO));
+        }
         let client = record.client.metadata;
         wanted.extend(client.id_token_signed_response_alg);
         wanted.extend(client.access_token_signed_response_alg);

@@ -185,14 +185,29 @@ impl MetadataArgs {
     }
 
     /// `before` with the given members replaced.
-    fn apply(self, before: &ClientMetadata) -> anyhow::Result<ClientMetadata> {
-        let mut members = match serde_json::to_value(before)? {
-            Value::Object(members) => members,
-            _ => Map::new(),
-        };
-        members.extend(self.members()?);
-        serde_json::from_value(Value::Object(members)).context("client metadata")
+    /// `of_calls`: plain calls act as the client, so that it may need no grant.
+    fn create(self, of_calls: bool) -> anyhow::Result<ClientMetadata> {
+        let members = self.members()?;
+        let silent = !members.contains_key("grant_types");
+        let mut metadata = merged(members, &ClientMetadata::default())?;
+        if of_calls && silent && metadata.redirect_uris.is_empty() {
+            metadata.grant_types = ClientMetadata::grants_of_calls(&metadata.scope);
+        }
+        Ok(metadata)
     }
+
+    fn apply(self, before: &ClientMetadata) -> anyhow::Result<ClientMetadata> {
+        merged(self.members()?, before)
+    }
+}
+
+fn merged(given: Map<String, Value>, before: &ClientMetadata) -> anyhow::Result<ClientMetadata> {
+    let mut members = match serde_json::to_value(before)? {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    };
+    members.extend(given);
+    serde_json::from_value(Value::Object(members)).context("client metadata")
 }
 
 fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
@@ -238,7 +253,8 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
 }
 
 async fn create(app: &App, format: Format, client_id: Option<String>, metadata: MetadataArgs) -> anyhow::Result<()> {
-    let metadata = metadata.apply(&ClientMetadata::default())?;
+    let of_calls = client_id.as_deref().is_some_and(|id| app.config.sign_in_apis.name(id));
+    let metadata = metadata.create(of_calls)?;
     let made = || ClientId::from_random(random_bytes(app.rng.as_ref())).to_string();
     let client_id = client_id.unwrap_or_else(made);
     let visible = client_id.bytes().all(|b| b.is_ascii_graphic());

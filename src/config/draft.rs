@@ -11,8 +11,7 @@ use super::error::{ConfigError, ConfigErrors, Origin};
 use super::kind::{Kind, parse_value};
 use super::mail;
 use super::settings::{Entry, SIGN_IN_APIS, entries, entry};
-use crate::protocol::client::{AuthMethod, GrantType};
-use crate::protocol::scope::OFFLINE_ACCESS;
+use crate::protocol::client::{AuthMethod, ClientMetadata};
 
 #[derive(Debug, Default)]
 pub struct Draft {
@@ -66,6 +65,11 @@ impl Draft {
             at = parent;
         }
         self.file.clone().map_or(Origin::Nowhere, Origin::File)
+    }
+
+    /// Whether a source has said something about this setting.
+    pub fn was_written(&self, path: &str) -> bool {
+        self.origins.contains_key(path)
     }
 
     pub fn note(&mut self, path: &str, origin: Origin) {
@@ -140,10 +144,10 @@ impl Draft {
             if !is_named || client.contains_key("redirect_uris") {
                 continue;
             }
-            let refreshes =
-                text(client, "scope").is_some_and(|scope| scope.split(' ').any(|token| token == OFFLINE_ACCESS));
-            let grants = refreshes.then(|| Value::String(GrantType::RefreshToken.to_string()));
-            client.entry("grant_types").or_insert_with(|| Value::Array(grants.into_iter().collect()));
+            let scope = text(client, "scope").and_then(|scope| scope.parse().ok()).unwrap_or_default();
+            let grants = ClientMetadata::grants_of_calls(&scope);
+            let grants = grants.iter().map(|grant| Value::String(grant.to_string()));
+            client.entry("grant_types").or_insert_with(|| Value::Array(grants.collect()));
             if !client.contains_key("client_secret") && !client.contains_key("client_secret_file") {
                 let none = Value::String(AuthMethod::None.to_string());
                 client.entry("token_endpoint_auth_method").or_insert(none);

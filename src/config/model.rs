@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::crypto::secret::Secret;
 use crate::protocol::api_key::Policy;
 use crate::protocol::client::{ClientMetadata, wire_enum};
+use crate::protocol::first_party::Api;
 use crate::protocol::ids::ClientId;
 use crate::protocol::metadata::{DeclaredScope, Resource, TokenDefaults};
 use crate::protocol::time::Span;
@@ -162,6 +163,22 @@ pub struct SignInApis {
     pub api_key: Option<ClientId>,
     pub username: Option<UsernameApi>,
     pub device: Option<ClientId>,
+}
+
+impl SignInApis {
+    /// The client that the calls of an API for first-party apps act as, where it is switched on.
+    pub fn client_of(&self, api: Api) -> Option<&ClientId> {
+        match api {
+            Api::Username => self.username.as_ref().map(|api| &api.client_id),
+            Api::Device => self.device.as_ref(),
+        }
+    }
+
+    /// Whether the calls of any API act as this client.
+    pub fn name(&self, client: &str) -> bool {
+        let first_party = Api::ALL.into_iter().filter_map(|api| self.client_of(api));
+        first_party.chain(&self.api_key).any(|named| named.as_str() == client)
+    }
 }
 
 /// `/api/auth/*`.

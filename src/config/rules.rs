@@ -152,6 +152,11 @@ fn api_keys(draft: &mut Draft) {
 
 /// Calls act as clients that somebody has to make.
 fn sign_in_apis(draft: &mut Draft) {
+    let length = "sign_in_apis.username.password_min_length";
+    let named = !texts(&at(draft, "sign_in_apis.username"), "client_id").is_empty();
+    if !named && draft.was_written(length) && !draft.was_refused("sign_in_apis.username.client_id") {
+        draft.warn_at(length, "does nothing: without `client_id` beside it these calls are off");
+    }
     let clients = texts(&at(draft, "clients[]"), "client_id");
     for api in SIGN_IN_APIS {
         let named = texts(&at(draft, api), "client_id");

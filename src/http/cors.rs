@@ -77,6 +77,24 @@ async fn answer(known: bool, request: Request, next: Next) -> Response {
     }
 }
 
+/// An answer in place of another, readable for the same page.
+pub fn carry_over(replaced: &Response, mut response: Response) -> Response {
+    let ours = [
+        VARY,
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        ACCESS_CONTROL_MAX_AGE,
+    ];
+    for name in ours {
+        for value in replaced.headers().get_all(&name) {
+            response.headers_mut().append(&name, value.clone());
+        }
+    }
+    response
+}
+
 /// What pages may read of an answer beside its body.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, retry-after, ratelimit, ratelimit-policy, ratelimit-limit, ratelimit-remaining, \

@@ -23,7 +23,7 @@ use super::pages::{self, error::PageError};
 use super::partner;
 use super::problem::Problem;
 use super::serve::{BodyFate, BodyProblem};
-use super::{Shared, Web, api, first_party};
+use super::{Shared, Web, api, cors, first_party};
 use crate::ambient::{Stopwatch, random_token};
 use crate::protocol::first_party::Api;
 use crate::telemetry::{metrics, traces};
@@ -92,7 +92,7 @@ async fn around(State(web): State<Shared>, mut request: Request, next: Next) -> 
     };
     if let Some(problem) = fate.problem() {
         // Whatever the handler made of a body that broke off, this is why.
-        response = refused(problem, form);
+        response = cors::carry_over(&response, refused(problem, form));
     }
     let mut detail = None;
     if let Some(page) = response.extensions_mut().remove::<PageError>() {

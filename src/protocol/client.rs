@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::ClientId;
-use super::scope::ScopeSet;
+use super::scope::{OFFLINE_ACCESS, ScopeSet};
 use super::time::{Span, Timestamp};
 
 /// Declares an enum whose variants have one wire name each, with `as_str`, `FromStr`, `Display` and serde.
@@ -189,6 +189,11 @@ impl Default for ClientMetadata {
 }
 
 impl ClientMetadata {
+    /// The grants of a client that only plain calls act as, where nobody named any: RFC 7591 would give it codes.
+    pub fn grants_of_calls(scope: &ScopeSet) -> Vec<GrantType> {
+        if scope.contains(OFFLINE_ACCESS) { vec![GrantType::RefreshToken] } else { Vec::new() }
+    }
+
     /// A client that holds no secret and so cannot authenticate (RFC 6749 §2.1).
     pub fn is_public(&self) -> bool {
         self.token_endpoint_auth_method == Some(AuthMethod::None)

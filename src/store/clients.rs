@@ -187,7 +187,10 @@ async fn write_declared(
             // Another process that starts at the same time was faster, or the id is somebody else's.
             let row = select(&record.client.id).fetch_optional(&mut *conn).await?;
             if row.is_none() {
-                insert(conn, &record, author.event(EventKind::ClientCreated, now)).await?;
+                let id = &record.client.id;
+                let why =
+                    format!("the client_id `{id}` was given to somebody else before; choose another for this client");
+                return Err(StoreError::Unusable(why));
             }
         } else {
             insert_claimed(conn, &record, author.event(EventKind::ClientCreated, now)).await?;

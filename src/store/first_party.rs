@@ -6,7 +6,6 @@ use super::events::{self, Event};
 use super::grants::{self, NewGrant};
 use super::users::{self, Created, EMAIL_TAKEN, NewUser, REALM_DIRECT};
 use super::{Result, Store, StoreError, column};
-use crate::crypto::secret::Secret;
 use crate::protocol::first_party::MAX_SIGN_INS;
 use crate::protocol::first_party::device::{Changes, Profile};
 use crate::protocol::ids::{GrantId, UserId};
@@ -14,8 +13,8 @@ use crate::protocol::time::Timestamp;
 
 /// What a grant is opened by, and only if it still stands then.
 pub enum Opening {
-    /// The hash that the password was checked against.
-    Password(Secret<String>),
+    /// When the password was set that was checked.
+    Password(Timestamp),
     /// An account that is made with it.
     SignUp(Box<NewUser>),
 }
@@ -107,8 +106,8 @@ impl Store {
 async fn open(conn: &mut Conn, kind: Kind, by: Opening, new: NewGrant, event: &Event, now: Timestamp) -> Result<u64> {
     let (user_id, client_id) = (new.grant.user_id.clone(), new.grant.client_id.clone());
     match by {
-        Opening::Password(hash) => {
-            if !users::hold_password(conn, &user_id, &hash).await? {
+        Opening::Password(set_at) => {
+            if !users::hold_password(conn, &user_id, set_at).await? {
                 return Err(StoreError::Refused(ENDED));
             }
         }
@@ -122,7 +121,7 @@ async fn open(conn: &mut Conn, kind: Kind, by: Opening, new: NewGrant, event: &E
     let ended = sqlx::query(
         "DELETE FROM grants WHERE id IN (
              SELECT id FROM grants WHERE user_id = $1 AND client_id = $2 AND facade = 1 AND api_key_id IS NULL
-             ORDER BY created_at DESC, id LIMIT 1000 OFFSET $3)",
+             ORDER BY CASE WHEN revoked_at IS NULL THEN 0 ELSE 1 END, created_at DESC, id LIMIT 1000 OFFSET $3)",
     );
     let ended = ended.bind(user_id.as_str()).bind(client_id.as_str()).bind(MAX_SIGN_INS).execute(conn).await?;
     Ok(ended.rows_affected())

@@ -34,6 +34,15 @@ pub struct Taken {
     pub frees_at: Timestamp,
 }
 
+/// What becomes of a bucket once an attempt is over.
+#[derive(Clone, Debug)]
+pub enum Settled {
+    /// All attempts are forgotten.
+    Forgiven(String),
+    /// The place that was taken at that time is given back: the attempt was no fault of who made it.
+    Refunded(String, Timestamp),
+}
+
 /// How far the clocks of two processes may be apart.
 const CLOCK_SKEW: Span = Span::minutes(1);
 
@@ -58,17 +67,20 @@ impl Store {
         Ok(Reserved::No { which: 0, free_at: now + Span::from_secs(1) })
     }
 
-    /// Forgets all attempts of the buckets in `forgiven`, and gives back the places in `refunded`, each with the time
-    /// at which it was taken: those attempts were no fault of who made them.
-    pub async fn settle(&self, forgiven: Vec<String>, refunded: Vec<(String, Timestamp)>) -> Result<()> {
+    /// Settles what was reserved, named in the order of the reservation: two that name the same buckets in another
+    /// order would wait for each other.
+    pub async fn settle(&self, settled: Vec<Settled>) -> Result<()> {
         self.db
             .write(move |conn| {
                 Box::pin(async move {
-                    for bucket in &forgiven {
-                        sqlx::query("DELETE FROM limits WHERE bucket = $1").bind(bucket).execute(&mut *conn).await?;
-                    }
-                    for (bucket, taken_at) in &refunded {
-                        refund(conn, bucket, *taken_at).await?;
+                    for one in &settled {
+                        match one {
+                            Settled::Forgiven(bucket) => {
+                                let sql = "DELETE FROM limits WHERE bucket = $1";
+                                sqlx::query(sql).bind(bucket).execute(&mut *conn).await?;
+                            }
+                            Settled::Refunded(bucket, taken_at) => refund(conn, bucket, *taken_at).await?,
+                        }
                     }
                     Ok(())
                 })

@@ -9,7 +9,6 @@ use super::grants::{NOBODY_THERE, read_auth_time};
 use super::links::{self, LinkKind};
 use super::users::{self, user_columns};
 use super::{Result, Store, api_keys, column, consents, from_json, onboardings, to_json};
-use crate::crypto::secret::Secret;
 use crate::protocol::api_key::{KeySession, MAX_OPENED_BY_KEY, Origin};
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{ApiKeyId, ClientId, SessionId, UserId};
@@ -41,8 +40,8 @@ pub struct Replaced {
 /// What a session begins by, and only if it still stands then.
 #[derive(Clone, Debug)]
 pub enum Proof {
-    /// The hash that the password was checked against.
-    Password(Secret<String>),
+    /// When the password was set that was checked.
+    Password(Timestamp),
     /// A key, with how far the session reaches.
     ApiKey(ApiKeyId, Box<KeySession>),
     /// A partner's link, by the hash of its secret, with the same.
@@ -204,7 +203,7 @@ impl Store {
             Box::pin(async move {
                 let mut began = Vec::new();
                 let stands = match &new.proof {
-                    Proof::Password(hash) => users::hold_password(conn, &new.user_id, hash).await?,
+                    Proof::Password(set_at) => users::hold_password(conn, &new.user_id, *set_at).await?,
                     Proof::ApiKey(kid, _) => {
                         users::hold(conn, &new.user_id).await? && api_keys::hold(conn, kid, now).await?
                     }

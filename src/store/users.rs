@@ -60,6 +60,15 @@ impl NewUser {
     }
 }
 
+/// A password as it is kept.
+#[derive(Clone, Debug)]
+pub struct StoredPassword {
+    /// A PHC string, or as the system spelled it that the person comes from.
+    pub hash: Secret<String>,
+    /// What names it: the same password may get a new hash, and keeps this.
+    pub set_at: Timestamp,
+}
+
 /// What creating a person came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -131,23 +140,26 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// The person that a login name means in a realm, with the hash of their password if they have one.
+    /// The person that a login name means in a realm, with their password if they have one.
     pub async fn user_by_login(
         &self,
         realm: &'static str,
         name: &LoginName,
-    ) -> Result<Option<(User, Option<Secret<String>>)>> {
+    ) -> Result<Option<(User, Option<StoredPassword>)>> {
         let sql = concat!(
             "SELECT ",
             user_columns!(),
-            ", p.hash FROM identifiers i JOIN users u ON u.id = i.user_id
+            ", p.hash, p.updated_at AS password_set_at FROM identifiers i JOIN users u ON u.id = i.user_id
              LEFT JOIN passwords p ON p.user_id = u.id WHERE i.realm = $1 AND i.kind = $2 AND i.value = $3"
         );
         let (kind, value) = name.identifier();
         let row = self.db.row(|| sqlx::query(sql).bind(realm).bind(kind).bind(value.to_owned())).await?;
         let Some(row) = row else { return Ok(None) };
         let hash: Option<String> = column(&row, "hash")?;
-        Ok(Some((read(&row)?, hash.map(Secret::new))))
+        let set_at: Option<i64> = column(&row, "password_set_at")?;
+        let password = hash.zip(set_at);
+        let password = password.map(|(hash, at)| StoredPassword { hash: Secret::new(hash), set_at: Timestamp(at) });
+        Ok(Some((read(&row)?, password)))
     }
 
     /// Up to `limit` people in the order of their creation, after the one with id `after`.
@@ -377,13 +389,13 @@ impl Store {
 
 /// Locks a person and their password until the transaction ends; `false` where the person is disabled or the
 /// password is another by now.
-pub(super) async fn hold_password(conn: &mut Conn, id: &UserId, hash: &Secret<String>) -> Result<bool> {
+pub(super) async fn hold_password(conn: &mut Conn, id: &UserId, set_at: Timestamp) -> Result<bool> {
     if !hold(conn, id).await? {
         return Ok(false);
     }
-    let unchanged = sqlx::query("UPDATE passwords SET hash = hash WHERE user_id = $1 AND hash = $2")
+    let unchanged = sqlx::query("UPDATE passwords SET hash = hash WHERE user_id = $1 AND updated_at = $2")
         .bind(id.as_str())
-        .bind(hash.expose())
+        .bind(set_at.millis())
         .execute(conn)
         .await?;
     Ok(unchanged.rows_affected() > 0)
@@ -505,10 +517,13 @@ async fn touch(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<bool> {
     Ok(done.rows_affected() > 0)
 }
 
+/// No two passwords of a person are set at the same time, whatever the clock says: it tells the one from the other.
 async fn store_hash(conn: &mut Conn, id: &UserId, hash: &Secret<String>, now: Timestamp) -> Result<()> {
     sqlx::query(
         "INSERT INTO passwords (user_id, hash, updated_at) VALUES ($1, $2, $3)
-         ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, updated_at = excluded.updated_at",
+         ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, updated_at = CASE
+             WHEN excluded.updated_at > passwords.updated_at THEN excluded.updated_at
+             ELSE passwords.updated_at + 1 END",
     )
     .bind(id.as_str())
     .bind(hash.expose())

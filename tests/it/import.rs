@@ -62,8 +62,8 @@ fn reason(outcome: &Outcome) -> String {
 
 async fn stored_hash(store: &Store, name: &str) -> String {
     let name = LoginName::parse(name).expect("a name");
-    let (_, hash) = store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("somebody");
-    hash.expect("a hash").expose().clone()
+    let (_, password) = store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("somebody");
+    password.expect("a password").hash.expose().clone()
 }
 
 async fn signs_in(provider: &Provider, browser: &mut Browser, name: &str, password: &str) -> bool {

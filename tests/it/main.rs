@@ -28,5 +28,6 @@ mod openidconnect_crate;
 mod partner;
 mod process;
 mod serving;
+mod sign_in_races;
 mod store;
 mod token;

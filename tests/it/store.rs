@@ -23,7 +23,7 @@ use keyward::protocol::user::LoginName;
 use keyward::store::clients::ClientRecord;
 use keyward::store::events::{Event, EventKind};
 use keyward::store::grants::{GrantCreation, NewGrant};
-use keyward::store::limits::{Ask, Reserved};
+use keyward::store::limits::{Ask, Reserved, Settled};
 use keyward::store::sessions::{NewSession, Proof, Replaced};
 use keyward::store::users::{Created, NewUser, REALM_DIRECT};
 use keyward::store::{Store, StoreError};
@@ -99,7 +99,7 @@ fn session_of(user_id: &UserId, id: &SessionId, secret: u8, expires_at: Timestam
         id: id.clone(),
         token_hash: [secret; 32],
         user_id: user_id.clone(),
-        proof: Proof::Password(Secret::new(HASH.to_owned())),
+        proof: Proof::Password(NOW),
         authentication: authentication(),
         expires_at,
     }
@@ -563,13 +563,13 @@ on_both_databases! {
         let later = NOW + Span::minutes(1);
         assert_eq!(reserve(NOW).await, One::Taken(1));
         assert_eq!(reserve(later).await, One::Taken(0));
-        store.settle(vec![], vec![("door".to_owned(), later)]).await.expect("refunded");
+        store.settle(vec![Settled::Refunded("door".to_owned(), later)]).await.expect("refunded");
         // What was never taken cannot be given back.
-        store.settle(vec![], vec![("door".to_owned(), later)]).await.expect("no such place");
-        store.settle(vec![], vec![("nowhere".to_owned(), later)]).await.expect("no such bucket");
+        store.settle(vec![Settled::Refunded("door".to_owned(), later)]).await.expect("no such place");
+        store.settle(vec![Settled::Refunded("nowhere".to_owned(), later)]).await.expect("no such bucket");
         assert_eq!(reserve(later).await, One::Taken(0));
         assert_eq!(reserve(later).await, One::FreeAt(NOW + window));
-        store.settle(vec!["door".to_owned()], vec![]).await.expect("forgotten");
+        store.settle(vec![Settled::Forgiven("door".to_owned())]).await.expect("forgotten");
         assert_eq!(reserve(later).await, One::Taken(1));
     }
 
@@ -579,7 +579,7 @@ on_both_databases! {
             async move {
                 let taken = reserve_one(&store, "busy", 100, Span::minutes(15), NOW).await;
                 assert!(matches!(taken, One::Taken(_)), "{taken:?}");
-                store.settle(vec![], vec![("busy".to_owned(), NOW)]).await.expect("refunded");
+                store.settle(vec![Settled::Refunded("busy".to_owned(), NOW)]).await.expect("refunded");
             }
         }))
         .await;
@@ -596,8 +596,8 @@ on_both_databases! {
         let reserve = async |at: Timestamp| reserve_one(store, "door", 5, window, at).await;
         assert_eq!(reserve(ahead).await, One::Taken(4));
         assert_eq!(reserve(behind).await, One::Taken(3));
-        store.settle(vec![], vec![("door".to_owned(), ahead)]).await.expect("refunded");
-        store.settle(vec![], vec![("door".to_owned(), behind)]).await.expect("refunded");
+        store.settle(vec![Settled::Refunded("door".to_owned(), ahead)]).await.expect("refunded");
+        store.settle(vec![Settled::Refunded("door".to_owned(), behind)]).await.expect("refunded");
         assert_eq!(reserve(ahead).await, One::Taken(4), "nothing is taken any more");
     }
 
@@ -851,8 +851,9 @@ on_both_databases! {
         let (user, other) = (somebody(store).await, somebody(store).await);
         for change in ["password", "disabled"] {
             let (mine, theirs) = (SessionId::from_random(fresh()), SessionId::from_random(fresh()));
-            let hash = if change == "password" { HASH } else { "new hash" };
-            let new = NewSession { proof: Proof::Password(Secret::new(hash.to_owned())), ..session_of(&user, &mine, 1, FAR) };
+            // At the same time as the first, had nobody looked.
+            let set_at = if change == "password" { NOW } else { NOW + Span::from_millis(1) };
+            let new = NewSession { proof: Proof::Password(set_at), ..session_of(&user, &mine, 1, FAR) };
             begin(store, new, None, NOW).await;
             begin(store, session_of(&other, &theirs, 2, FAR), None, NOW).await;
             let grants = [
@@ -886,8 +887,8 @@ on_both_databases! {
         store.set_password(id.clone(), Secret::new("the new password's".to_owned()), event(NOW), NOW).await.expect("set");
         store.upgrade_password_hash(id, old, Secret::new("the old password's".to_owned())).await.expect("an answer");
         let name = LoginName::Username("erin".to_owned());
-        let (_, hash) = store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("erin");
-        assert_eq!(hash.expect("a hash").expose(), "the new password's");
+        let (_, password) = store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").expect("erin");
+        assert_eq!(password.expect("a password").hash.expose(), "the new password's");
     }
 
     async fn a_deleted_person_leaves_nothing_but_the_taken_sub(provider: Provider) {

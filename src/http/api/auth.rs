@@ -22,7 +22,7 @@ use crate::issue::Tokens;
 use crate::protocol::client::{Client, RefreshTokenRotation};
 use crate::protocol::grant::TokenRequest;
 use crate::protocol::grant::api_key::ApiKeyGrant;
-use crate::protocol::grant::refresh_token::RefreshToken;
+use crate::protocol::grant::refresh_token::{Door, RefreshToken};
 use crate::protocol::scope::ScopeSet;
 
 #[derive(Deserialize, ToSchema)]
@@ -97,7 +97,7 @@ pub async fn refresh(
         let detail = "the refresh token is unknown, expired or revoked; sign in with the API key again";
         Problem::unauthorized("invalid_refresh_token", detail)
     };
-    let request = || Ok(TokenRequest::RefreshToken(RefreshToken::facade(body.refresh_token.clone())));
+    let request = || Ok(TokenRequest::RefreshToken(RefreshToken::by_call(body.refresh_token.clone(), Door::ApiKey)));
     let tokens = token::tokens(&web.app, &client, address, request).await;
     answer(tokens.map_err(|error| Problem::of_grant(&error, refused))?)
 }

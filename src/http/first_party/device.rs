@@ -28,7 +28,7 @@ use crate::protocol::first_party::device::{
     Changes, Details, Login, Player, Profile, Refusal, Registration, refresh_token,
 };
 use crate::protocol::grant::TokenRequest;
-use crate::protocol::grant::refresh_token::RefreshToken;
+use crate::protocol::grant::refresh_token::{Door, RefreshToken};
 use crate::protocol::ids::UserId;
 use crate::protocol::time::Span;
 use crate::protocol::user::{LoginName, User};
@@ -94,7 +94,7 @@ async fn login(State(web): State<Shared>, address: ClientAddress, request: Reque
 async fn refresh(State(web): State<Shared>, address: ClientAddress, request: Request) -> Result<Response, Refused> {
     let client = client(&web).await?;
     let text = refresh_token(&body(&web, request).await?)?;
-    let request = || Ok(TokenRequest::RefreshToken(RefreshToken::facade(text.clone())));
+    let request = || Ok(TokenRequest::RefreshToken(RefreshToken::by_call(text.clone(), Door::FirstParty)));
     let tokens = token::tokens(&web.app, &client, address, request).await?;
     let signed = live::signed_access_token(&web.app, &tokens.access_token, web.app.now());
     let sub = signed.as_ref().and_then(|token| token.claims.get("sub")).and_then(Value::as_str).unwrap_or_default();

@@ -35,13 +35,8 @@ pub const fn prefix(api: Api) -> &'static str {
     }
 }
 
-/// The client that an API's calls act as, where it is switched on.
 fn client_id(web: &Web, api: Api) -> Option<&ClientId> {
-    let apis = &web.app.config.sign_in_apis;
-    match api {
-        Api::Username => apis.username.as_ref().map(|api| &api.client_id),
-        Api::Device => apis.device.as_ref(),
-    }
+    web.app.config.sign_in_apis.client_of(api)
 }
 
 /// The API that a path below the issuer belongs to.
@@ -50,7 +45,7 @@ pub fn api_of(web: &Web, path: &str) -> Option<Api> {
         let rest = path.strip_prefix(prefix(*api));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    [Api::Username, Api::Device].into_iter().find(|api| client_id(web, *api).is_some() && below(api))
+    Api::ALL.into_iter().find(|api| client_id(web, *api).is_some() && below(api))
 }
 
 pub fn router(web: &Shared) -> Router<Shared> {
@@ -91,13 +86,13 @@ async fn presented(web: &Web, headers: &HeaderMap, api: Api) -> StoreResult<Pres
         Err(BearerError::Missing) => return Ok(Presented::Nothing),
         Err(_) => return Ok(Presented::Bad),
     };
-    let Some(token) = live::signed_access_token(app, &text, now) else {
-        let expired = live::has_expired(app, &text, now);
-        return Ok(if expired { Presented::Expired } else { Presented::Bad });
-    };
+    let Some(token) = live::authentic_access_token(app, &text) else { return Ok(Presented::Bad) };
     let for_us = claims::audience(&token.claims).contains(&app.metadata.issuer.as_str());
     if Some(&token.client_id) != client_id(web, api) || token.key_id.is_some() || !for_us {
         return Ok(Presented::Bad);
+    }
+    if now >= token.expires_at {
+        return Ok(Presented::Expired);
     }
     match live::access_token(app, &text, now).await? {
         Some(live) => Ok(match live.user().cloned() {

@@ -21,7 +21,7 @@ use crate::http::extract::peer::ClientAddress;
 use crate::http::rate_limit::with_quota;
 use crate::http::serve::BodyProblem;
 use crate::http::{Shared, Web, respond};
-use crate::limit::{Place, Quota, Throttled};
+use crate::limit::{Place, Quota, TOO_MANY_AUTHENTICATION_ATTEMPTS, Throttled};
 use crate::live::SignedToken;
 use crate::protocol::client::Client;
 use crate::protocol::first_party::Api;
@@ -81,10 +81,10 @@ impl Counted {
         Caller { api: API, client: &self.client, address: address.0 }
     }
 
-    /// Nothing was tried.
-    async fn overloaded(self, web: &Web, retry_after: Span) -> Result<Response, Refused> {
-        web.app.limits.settle(Vec::new(), vec![self.place]).await.map_err(Fault::from)?;
-        Err(Refused::overloaded(retry_after))
+    /// Nothing was tried, or it was our fault that nothing came of it.
+    async fn give_back(self, web: &Web, refused: Refused) -> Refused {
+        first_party::give_back(&web.app, self.place).await;
+        refused
     }
 }
 
@@ -106,11 +106,12 @@ async fn sign_up(State(web): State<Shared>, address: ClientAddress, request: Req
         email: None,
         password: new.password,
     };
-    match first_party::sign_up(&web.app, &call.caller(address), newcomer).await.map_err(Fault::from)? {
-        SignUp::Yes(signed_in) => Ok(welcome(&signed_in, quota)),
-        SignUp::Taken(_) => Err(Refused::of(&Refusal::NameTaken, quota)),
-        SignUp::Throttled(throttled) => Err(Refused::throttled(throttled)),
-        SignUp::Overloaded { retry_after } => call.overloaded(&web, retry_after).await,
+    match first_party::sign_up(&web.app, &call.caller(address), newcomer).await {
+        Ok(SignUp::Yes(signed_in)) => Ok(welcome(&signed_in, quota)),
+        Ok(SignUp::Taken(_)) => Err(Refused::of(&Refusal::NameTaken, quota)),
+        Ok(SignUp::Throttled(throttled)) => Err(Refused::throttled(throttled)),
+        Ok(SignUp::Overloaded { retry_after }) => Err(call.give_back(&web, Refused::overloaded(retry_after)).await),
+        Err(error) => Err(call.give_back(&web, Fault::from(error).into()).await),
     }
 }
 
@@ -125,11 +126,12 @@ async fn login(State(web): State<Shared>, address: ClientAddress, request: Reque
         Ok(name) => Ok(LoginName::Username(name.to_owned())),
         Err(_) => Err(username),
     };
-    match first_party::sign_in(&web.app, &call.caller(address), name, password).await.map_err(Fault::from)? {
-        SignIn::Yes(signed_in) => Ok(welcome(&signed_in, quota)),
-        SignIn::Refused(_) => Err(Refused::of(&Refusal::Credentials, quota)),
-        SignIn::Throttled(throttled) => Err(Refused::throttled(throttled)),
-        SignIn::Overloaded { retry_after } => call.overloaded(&web, retry_after).await,
+    match first_party::sign_in(&web.app, &call.caller(address), name, password).await {
+        Ok(SignIn::Yes(signed_in)) => Ok(welcome(&signed_in, quota)),
+        Ok(SignIn::Refused(_)) => Err(Refused::of(&Refusal::Credentials, quota)),
+        Ok(SignIn::Throttled(throttled)) => Err(Refused::throttled(throttled)),
+        Ok(SignIn::Overloaded { retry_after }) => Err(call.give_back(&web, Refused::overloaded(retry_after)).await),
+        Err(error) => Err(call.give_back(&web, Fault::from(error).into()).await),
     }
 }
 
@@ -211,7 +213,7 @@ impl Refused {
 
     /// The whole window is named, as the page has it; `Retry-After` may be sooner.
     fn throttled(throttled: Throttled) -> Self {
-        let mut refused = Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many authentication attempts");
+        let mut refused = Self::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_AUTHENTICATION_ATTEMPTS);
         refused.0.message = Some(format!("Please try again in {}", in_words(throttled.quota.window)));
         refused.0.hints.throttled = Some(throttled);
         refused

@@ -28,6 +28,8 @@ pub enum Api {
 }
 
 impl Api {
+    pub const ALL: [Self; 2] = [Self::Username, Self::Device];
+
     /// The client that the calls act as, with the lifetimes that this API has where the client has none of its own.
     pub fn client(self, client: &Client) -> Client {
         let mut client = client.clone();

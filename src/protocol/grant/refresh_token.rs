@@ -17,8 +17,28 @@ pub struct RefreshToken {
     pub unverified_token: String,
     scope: Option<ScopeSet>,
     resources: Vec<String>,
-    /// By the call that needs no client authentication.
-    facade: bool,
+    door: Door,
+}
+
+/// Where a refresh token is presented. Those that were given out at one door are taken at no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `/token`
+    Token,
+    /// The sign-in call for API keys, where no client authenticates.
+    ApiKey,
+    /// A sign-in API for first-party apps, where none does either.
+    FirstParty,
+}
+
+impl Door {
+    fn gave_out(self, grant: &GrantRecord) -> bool {
+        match self {
+            Self::Token => !grant.facade,
+            Self::ApiKey => grant.facade && grant.api_key_id.is_some(),
+            Self::FirstParty => grant.facade && grant.api_key_id.is_none(),
+        }
+    }
 }
 
 pub struct Facts {
@@ -33,9 +53,9 @@ pub struct Facts {
 }
 
 impl RefreshToken {
-    /// A refresh by the call that needs no client authentication.
-    pub const fn facade(unverified_token: String) -> Self {
-        Self { unverified_token, scope: None, resources: Vec::new(), facade: true }
+    /// A refresh by a call that needs no client authentication.
+    pub const fn by_call(unverified_token: String, door: Door) -> Self {
+        Self { unverified_token, scope: None, resources: Vec::new(), door }
     }
 }
 
@@ -49,13 +69,13 @@ impl Grant for RefreshToken {
             unverified_token: token.to_owned(),
             scope: scope.map_err(|_| Error::invalid_scope("scope holds a character that RFC 6749 3.3 forbids"))?,
             resources: params.resources(),
-            facade: false,
+            door: Door::Token,
         })
     }
 
     fn decide(self, client: &Client, metadata: &Metadata, facts: Facts, now: Timestamp) -> Result<Issuance, Refusal> {
         let unknown = || Error::invalid_grant("the refresh token is unknown, expired, revoked or of another client");
-        let own = |grant: &GrantRecord| grant.client_id == client.id && grant.facade == self.facade;
+        let own = |grant: &GrantRecord| grant.client_id == client.id && self.door.gave_out(grant);
         let grant = facts.grant.filter(own).ok_or_else(unknown)?;
         let state = live_state(&grant, client, now).ok_or_else(unknown)?;
         let user = facts.user.filter(User::is_active).ok_or_else(unknown)?;

@@ -104,11 +104,44 @@ async fn lockouts(provider: &Provider) -> Secrets {
         provider.sign_in_as(&mut browser, "bob", "no staple at all").await;
     }
     let lines = trail.lines().await;
-    let throttled = lines.iter().filter(|line| *line == "sign_in_throttled bob @192.0.2.99").count();
+    let throttled = lines.iter().filter(|line| *line == "sign_in_throttled bob @192.0.2.99 limit=sign_in").count();
     let failed = lines.iter().filter(|line| *line == "sign_in_failed bob @192.0.2.99").count();
     assert_eq!((throttled, failed + throttled), (1, lines.len()), "{lines:?}");
     assert!(lines.len() < 8, "who goes on trying during the pause writes nothing: {lines:?}");
     vec!["no staple at all".to_owned()]
+}
+
+/// Of the APIs for first-party apps.
+async fn calls(provider: &Provider) -> Secrets {
+    let mut trail = Trail::of(provider);
+    let mut app = provider.browser_from("192.0.2.98");
+    let new = json!({ "username": "grace", "password": "hopper-1906", "confirmPassword": "hopper-1906" });
+    let page = api(&mut app, "POST", "/api/auth/signup", new.clone(), &[]).await;
+    let token = page.json()["token"].as_str().expect("a token").to_owned();
+    let bearer = format!("Bearer {token}");
+    for _ in 0..2 {
+        let page = api(&mut app, "POST", "/api/auth/logout", json!(null), &[("authorization", &bearer)]).await;
+        assert_eq!(page.status, 200);
+    }
+    let page = api(&mut app, "POST", "/api/auth/login", new.clone(), &[]).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    let wrong = json!({ "username": "grace", "password": "not her password" });
+    assert_eq!(api(&mut app, "POST", "/api/auth/login", wrong, &[]).await.status, 401);
+    // What changes nothing is no event, but that it was the last call before a pause is.
+    for status in [400, 400, 429, 429] {
+        assert_eq!(api(&mut app, "POST", "/api/auth/signup", new.clone(), &[]).await.status, status);
+    }
+    assert_eq!(
+        trail.lines().await,
+        [
+            "signed_up grace <study> @192.0.2.98 by=person method=password",
+            "signed_out grace <study> @192.0.2.98 by=person",
+            "signed_in grace <study> @192.0.2.98 by=person method=password",
+            "sign_in_failed grace <study> @192.0.2.98",
+            "sign_in_throttled <study> @192.0.2.98 limit=username_api",
+        ]
+    );
+    vec!["hopper-1906".to_owned(), "not her password".to_owned(), token]
 }
 
 async fn consents(provider: &Provider) -> Secrets {
@@ -508,6 +541,10 @@ on_both_databases! {
         lockouts(&provider).await;
     }
 
+    async fn calls_of_first_party_apps_are_told(provider: Provider) {
+        calls(&provider).await;
+    }
+
     async fn consent_is_told_given_or_not(provider: Provider) {
         consents(&provider).await;
     }
@@ -545,6 +582,7 @@ on_both_databases! {
         let mut secrets = vec!["first-secret".to_owned(), "web-secret".to_owned(), "acme-secret".to_owned()];
         secrets.extend(sign_ins(&provider).await);
         secrets.extend(lockouts(&provider).await);
+        secrets.extend(calls(&provider).await);
         secrets.extend(consents(&provider).await);
         secrets.extend(grants(&provider).await);
         secrets.extend(keys(&provider).await);
