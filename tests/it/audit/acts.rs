@@ -525,7 +525,8 @@ async fn signing(provider: &Provider) -> Secrets {
     signing_keys::maintain(app).await.expect("looked after");
     let lines = trail.lines().await;
     assert!(lines.contains(&"signing_key_rotated by=keyward alg=RS256".to_owned()), "{lines:?}");
-    provider.pass(Span::days(30));
+    // The tokens of players last for thirty days.
+    provider.pass(Span::days(31));
     signing_keys::maintain(app).await.expect("looked after");
     let lines = trail.lines().await;
     assert!(lines.contains(&"signing_key_retired by=keyward".to_owned()), "{lines:?}");
