@@ -12,7 +12,7 @@ use crate::crypto::jws::{self, KeyPair};
 use crate::protocol::client::SigningAlg;
 use crate::protocol::time::Timestamp;
 use crate::store::events::{Author, Event, EventKind};
-use crate::store::keys::{Added, Sealed, StoredKey, Successor};
+use crate::store::keys::{Added, Reseal, Sealed, StoredKey, Successor};
 use crate::store::{Store, StoreError};
 
 /// What became of the order to replace a key.
@@ -182,17 +182,9 @@ impl Keyring {
         if let KeySource::Dir(dir) = &self.source {
             new.put_aside(dir).map_err(io)?;
         }
-        let ((old_server, old_signing), (new_server, new_signing)) = (old.seals(), new.seals());
-        let reseal = move |what: Sealed, sealed: &str| {
-            let (from, to) = match what {
-                Sealed::ServerKey => (&old_server, &new_server),
-                Sealed::SigningKey => (&old_signing, &new_signing),
-            };
-            to.seal(&zeroize::Zeroizing::new(from.open(sealed).ok()?)).ok()
-        };
         let event = author.event(EventKind::MasterKeyChanged, now);
         let event = event.with("from", master::id(&old.fingerprint())).with("to", master::id(&new.fingerprint()));
-        if !store.reseal(old.fingerprint(), new.fingerprint(), Arc::new(reseal), event).await? {
+        if !store.reseal(old.fingerprint(), new.fingerprint(), resealing(&old, &new), event).await? {
             return Err(KeyError::Overtaken);
         }
         let kept = match &self.source {
@@ -277,6 +269,17 @@ fn made(event: Event, key: &StoredKey, known: &[StoredKey]) -> Event {
     let before = life::active(known, key.alg, event.at).map(|before| before.kid.clone());
     let event = event.with("kid", key.kid.as_str()).with("alg", key.alg.as_str());
     event.with("active_from", key.active_from.rfc3339()).with("predecessor", before)
+}
+
+fn resealing(old: &Master, new: &Master) -> Reseal {
+    let ((old_server, old_signing), (new_server, new_signing)) = (old.seals(), new.seals());
+    Arc::new(move |what: Sealed, sealed: &str| {
+        let (from, to) = match what {
+            Sealed::ServerKey => (&old_server, &new_server),
+            Sealed::SigningKey => (&old_signing, &new_signing),
+        };
+        to.seal(&zeroize::Zeroizing::new(from.open(sealed).ok()?)).ok()
+    })
 }
 
 /// Off the threads that serve: an RSA key takes its time.
