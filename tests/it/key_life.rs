@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::on_both_databases;
 use crate::support::audit::{an_operator, rng};
 use crate::support::process::{SITE_PASSWORD, SITE_SECRET, Site};
-use crate::support::{Backend, Provider, claims_of, header_of};
+use crate::support::{BRIEF_SIGN_INS, Backend, Provider, claims_of, header_of};
 
 async fn kids(provider: &Provider) -> Vec<String> {
     let page = provider.browser().get("/jwks").await;
@@ -59,9 +59,15 @@ async fn waiting(provider: &Provider, signs: &str) -> Option<String> {
     rs256.map(|key| key.kid).find(|kid| kid != signs)
 }
 
+/// Another, where no token lasts for weeks.
+async fn with_brief_sign_ins(provider: &Provider) -> Provider {
+    Provider::start_with(provider.backend(), "https://id.test", BRIEF_SIGN_INS).await
+}
+
 on_both_databases! {
     /// Ninety days in the life of a relying party that keeps `/jwks` for as long as it may, and never asks earlier.
     async fn no_relying_party_meets_a_key_that_it_could_not_have_fetched(provider: Provider) {
+        let provider = with_brief_sign_ins(&provider).await;
         let mut known = kids(&provider).await;
         let mut fetched_at = provider.app.now();
         let mut seen = Vec::new();
@@ -86,6 +92,7 @@ on_both_databases! {
     }
 
     async fn a_replaced_key_is_published_until_its_last_token_has_expired(provider: Provider) {
+        let provider = with_brief_sign_ins(&provider).await;
         let before = machine_token(&provider).await;
         let old = kid_of(&before);
         let made = signing_keys::rotate(&provider.app, SigningAlg::Rs256, false).await;
@@ -116,6 +123,7 @@ on_both_databases! {
 
     /// The longest that any client's tokens live counts, also when it was longer before.
     async fn a_long_lived_token_keeps_its_key(provider: Provider) {
+        let provider = with_brief_sign_ins(&provider).await;
         let mut record = client(&provider, "machine").await;
         record.client.metadata.access_token_ttl = Some(Span::days(7));
         provider.app.store.update_client(record.clone(), an_operator(), provider.app.now()).await.expect("changed");

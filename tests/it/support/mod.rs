@@ -22,8 +22,8 @@ pub use browser::{Browser, Page, form_fields, text_of};
 pub use database::Backend;
 pub use doors::{Doors, at_once};
 pub use provider::{
-    CALLBACK, CONFIG, Provider, SPA_CALLBACK, TokenAnswer, VERIFIER, call, challenge, claims_of, header_of, json,
-    spa_fields, spa_url, tables,
+    BRIEF_SIGN_INS, CALLBACK, CONFIG, Provider, SPA_CALLBACK, TokenAnswer, VERIFIER, call, challenge, claims_of,
+    header_of, json, spa_fields, spa_url, tables,
 };
 
 /// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.

@@ -158,7 +158,6 @@ scope = "openid profile quiz.read teach"
 allowed_origins = ["https://study.test"]
 [[clients]]
 client_id = "game"
-token_endpoint_auth_method = "none"
 scope = "openid email profile"
 [[users]]
 username = "alice"
@@ -186,6 +185,9 @@ address = { formatted = "1 Street", country = "NO" }
 username = "bob"
 password = "battery staple"
 "#;
+
+/// As what a configuration has beyond [`CONFIG`]: tokens of the sign-in APIs last for minutes and not for weeks.
+pub const BRIEF_SIGN_INS: &str = "# brief sign-ins\n";
 
 /// A clock that stands where the test puts it and moves one millisecond with every look, so that of two events one
 /// is always later.
@@ -524,7 +526,14 @@ async fn open(dir: &TempDir, database_url: &str, issuer: &str, more: &str, clock
     let file = dir.path().join("keyward.toml");
     let (keys, tables) = more.split_at(more.find('[').unwrap_or(more.len()));
     let head = format!("issuer = \"{issuer}\"\nlisten = \"127.0.0.1:0\"\n{keys}");
-    std::fs::write(&file, format!("{head}{CONFIG}{tables}")).expect("a configuration");
+    let config = if more == BRIEF_SIGN_INS {
+        let brief = |id: &str| format!("client_id = \"{id}\"\naccess_token_ttl = \"15m\"\nscope");
+        let declared = |id: &str| format!("client_id = \"{id}\"\nscope");
+        CONFIG.replace(&declared("study"), &brief("study")).replace(&declared("game"), &brief("game"))
+    } else {
+        CONFIG.to_owned()
+    };
+    std::fs::write(&file, format!("{head}{config}{tables}")).expect("a configuration");
     let flags = vec![("database.url".to_owned(), database_url.to_owned())];
     let loaded =
         load(Sources { files: vec![file], env: Vec::new(), flags }).unwrap_or_else(|errors| panic!("{errors}"));
