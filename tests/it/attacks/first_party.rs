@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::first_party::{elsewhere, post, registered, send_raw, signed_up, text, with_token};
 use crate::login::{SESSION, cookies_of, is_signed_in};
 use crate::on_both_databases;
+use crate::support::audit::told;
 use crate::support::{Page, claims_of, json as call};
 
 on_both_databases! {
@@ -110,7 +111,7 @@ on_both_databases! {
         // The real thing: who is a teacher gets the scope.
         let id = provider.user_id("alice").await;
         let roles = Some(vec!["teacher".to_owned()]);
-        assert!(provider.app.store.set_roles(id, roles, None, provider.app.now()).await.expect("an answer"));
+        assert!(provider.app.store.set_roles(id, roles, None, told(), provider.app.now()).await.expect("an answer"));
         let page = post(&mut browser, "/api/auth/login", json!({ "username": "alice", "password": "correct horse" })).await;
         assert!(claims_of(&text(&page, "/token"))["scope"].as_str().expect("scopes").contains("teach"));
     }

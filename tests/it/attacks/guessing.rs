@@ -118,6 +118,7 @@ on_both_databases! {
                 }
                 assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429], "{path} {network:?}");
             }
+            provider.pass(Span::minutes(15));
         }
         let mut neighbour = provider.browser_from("2001:db8:1:3::1");
         assert_eq!(study(&mut neighbour, "alice", PASSWORD).await.status, StatusCode::OK);

@@ -14,6 +14,7 @@ use sqlx::Row as _;
 
 use crate::first_party::{APIS, elsewhere, post};
 use crate::on_both_databases;
+use crate::support::audit::told;
 use crate::support::process::{Running, SITE_PASSWORD, Site, free_port, over_the_wire, wait_for};
 use crate::support::prometheus::Metrics;
 use crate::support::{Backend, Browser, Page, Provider, at_once, json as call};
@@ -39,7 +40,7 @@ async fn slow_person(provider: &Provider) {
         password_hash: Some(Secret::new(hash)),
         disabled_at: None,
     };
-    provider.app.store.create_user(user, provider.app.now()).await.expect("created");
+    provider.app.store.create_user(user, told(), provider.app.now()).await.expect("created");
 }
 
 /// A wrong password for the slow person, by one API or the other.
@@ -121,7 +122,7 @@ on_both_databases! {
             ("a wrong password", "alice", "alice@example.com", "wrong", 1),
             ("the right password", "alice", "alice@example.com", SITE_PASSWORD, 1),
             ("an unknown name", "nobody", "nobody@example.com", "wrong", 1),
-            ("no name at all", "no body", "nobody@localhost", "wrong", 1),
+            ("no name at all", "no body", "no.body@b.test", "wrong", 1),
             ("an account without a password", "passwordless", "p@example.com", "wrong", 1),
             ("a disabled account, wrong", "gone", "gone@example.com", "wrong", 1),
             ("a disabled account, right", "gone", "gone@example.com", "a long horse", 1),

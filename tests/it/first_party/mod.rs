@@ -19,6 +19,7 @@ use keyward::protocol::ids::UserId;
 use serde_json::{Map, Value};
 use tower::ServiceExt as _;
 
+use crate::support::audit::told;
 use crate::support::{Browser, Page, Provider, json as call};
 
 /// What is posted from this browser.
@@ -137,12 +138,12 @@ impl Operator {
         let (app, id) = (&provider.app, UserId::new(sub));
         let now = app.now();
         let done = match self {
-            Self::Disables => app.store.set_user_disabled(id, Some(now), now).await,
-            Self::Enables => app.store.set_user_disabled(id, None, now).await,
-            Self::Deletes => app.store.delete_user(id).await,
+            Self::Disables => app.store.set_user_disabled(id, Some(now), told(), now).await,
+            Self::Enables => app.store.set_user_disabled(id, None, told(), now).await,
+            Self::Deletes => app.store.delete_user(id, told()).await,
             Self::SetsPassword(password) => {
                 let hash = declared::hash_new_password(app, Secret::new(password.to_owned())).await.expect("a hash");
-                app.store.set_password(id, hash, now).await
+                app.store.set_password(id, hash, told(), now).await
             }
         };
         assert!(done.expect("an answer"), "nobody has the sub {sub}");
