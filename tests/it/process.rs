@@ -905,30 +905,110 @@ mod dev {
         String::from_utf8(ran.stdout).expect("text")
     }
 
+    /// Pastes a page's commands from its top to its end; what they print.
+    fn paste_page(page: &str, variables: &[(&str, &str)]) -> String {
+        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```"));
+        let commands: Vec<&str> = blocks.map(|(block, _)| block).collect();
+        let script = format!("set -euo pipefail\n{}", commands.join("\n"));
+        let variables = variables.iter().copied().chain([("NO_PROXY", "*")]);
+        let ran = Command::new("bash").args(["-c", &script]).envs(variables).output().expect("a shell");
+        let (said, complained) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success(), "{said}\n{complained}");
+        said.into_owned()
+    }
+
     /// Whoever pastes the page from its top to its end gets what it says.
     #[tokio::test]
     async fn the_page_for_partners_works_as_it_stands() {
         let dev = Dev::new();
         let running = dev.start().await;
-        let page = include_str!("../../docs/partners.md");
-        let commands: Vec<&str> =
-            page.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect();
-        assert!(commands.len() >= 12, "{commands:?}");
-        let script = format!("set -euo pipefail\n{}", commands.join("\n"));
-        let ran = Command::new("bash")
-            .args(["-c", &script])
-            .env("NO_PROXY", "*")
-            .env("ISSUER", format!("http://localhost:{}", dev.site.port))
-            .env("PARTNER_KEY", text(&dev.credentials(), "partner_api_key"))
-            .output()
-            .expect("a shell");
-        let (said, complained) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        assert!(ran.status.success(), "{said}\n{complained}");
+        let issuer = format!("http://localhost:{}", dev.site.port);
+        let credentials = dev.credentials();
+        let variables = [("ISSUER", issuer.as_str()), ("PARTNER_KEY", text(&credentials, "partner_api_key"))];
+        let said = paste_page(include_str!("../../docs/partners.md"), &variables);
         for part in ["user-42 is ", "409\n", "invalid_request", "mail_queued", "/handoff?token=", "grace@example.com"] {
-            assert!(said.contains(part), "{part} is missing in:\n{said}\n{complained}");
+            assert!(said.contains(part), "{part} is missing in:\n{said}");
         }
         let written = std::fs::read_dir(dev.site.path("home/data/mail")).expect("a directory").count();
         assert!(written >= 1, "somebody was welcomed");
+        running.terminate().await.ok();
+    }
+
+    #[tokio::test]
+    async fn the_page_about_sign_in_apis_works_as_it_stands() {
+        let dev = Dev::new();
+        let running = dev.start().await;
+        let page = include_str!("../../docs/sign-in-apis.md");
+        let issuer = format!("http://localhost:{}", dev.site.port);
+        let said = paste_page(page, &[("ISSUER", &issuer)]);
+        for part in [
+            r#"{"user":{"id":""#,
+            r#"{"message":"Logged out successfully"}"#,
+            r#""pseudo":"CoolPlayer99","total_games_completed":3"#,
+            "x-auth-subject: device-of-grace",
+            "x-auth-status: guest",
+        ] {
+            assert!(said.contains(part), "{part} is missing in:\n{said}");
+        }
+        running.terminate().await.ok();
+
+        // What it says to configure is enough.
+        let config = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+        assert!(config.lines().count() <= 15, "{config}");
+        let site = Site::new(config);
+        site.run(&["config", "check"]).await.ok();
+        let running = site.serve().await;
+        for path in ["/api/auth/login", "/auth/login"] {
+            assert_eq!(site.browser().post(path, &[]).await.status, 415, "{path} is there");
+        }
+        running.terminate().await.ok();
+    }
+
+    /// As the third seed system prints them, but for the host; the last one asks whoever stands behind a gateway.
+    const SEED: &str = r#"
+curl -X POST https://playsmart-gateway-1w8ko864.uc.gateway.dev/auth/register \
+  -H "Content-Type: application/json" \
+  -d '{
+    "email": "player@example.com",
+    "password": "s3cur3pass",
+    "deviceId": "device-abc-123"
+  }'
+curl -X POST https://playsmart-gateway-1w8ko864.uc.gateway.dev/auth/login \
+  -H "Content-Type: application/json" \
+  -d '{
+    "email": "player@example.com",
+    "password": "s3cur3pass"
+  }'
+curl https://playsmart-gateway-1w8ko864.uc.gateway.dev/v1/games \
+  -H "Authorization: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9..."
+"#;
+
+    #[tokio::test]
+    async fn the_commands_of_the_seed_system_run_unchanged_but_for_the_host() {
+        let dev = Dev::new();
+        let running = dev.start().await;
+        let here = format!("http://localhost:{}", dev.site.port);
+        let script = SEED.replace("https://playsmart-gateway-1w8ko864.uc.gateway.dev", &here);
+        let commands: Vec<String> = script.split("\ncurl ").skip(1).map(|rest| format!("curl -sS {rest}")).collect();
+        assert_eq!(commands.len(), 3);
+        let answers = commands[..2].iter().map(|command| serde_json::from_str(&paste(command)).expect("JSON"));
+        let answers: Vec<Value> = answers.collect();
+        let player = serde_json::json!({
+            "id": "device-abc-123", "email": "player@example.com", "pseudo": "", "total_games_completed": 0,
+        });
+        for answer in &answers {
+            assert_eq!(answer["data"]["user"], player, "{answer}");
+            for token in ["access_token", "refresh_token"] {
+                assert!(answer["data"][token].as_str().is_some_and(|token| token.len() > 60), "{answer}");
+            }
+        }
+        let protected = commands[2]
+            .replace("/v1/games", "/forward-auth/required")
+            .replace("curl", "curl -w '%{http_code}' -o /dev/null");
+        assert_eq!(paste(&protected), "401", "the page's own token is nobody's");
+        let protected =
+            protected.replace("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9...", text(&answers[1]["data"], "access_token"));
+        assert_eq!(paste(&protected), "200");
         running.terminate().await.ok();
     }
 

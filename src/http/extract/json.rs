@@ -166,9 +166,18 @@ pub fn optional_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deseriali
     Ok(Option::<Inner<T>>::deserialize(deserializer)?.map(|inner| inner.0))
 }
 
-/// Whether a text in the body holds U+0000, which JSON can only spell as `\u0000`.
+/// Whether a text in the body holds U+0000, which JSON can only spell as `\u0000`. A backslash before another one spells
+/// that one.
 fn holds_escaped_nul(body: &[u8]) -> bool {
-    body.windows(6).any(|window| window == b"\\u0000")
+    let mut rest = body;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let escape = rest.get(at + 1..).unwrap_or_default();
+        if escape.starts_with(b"u0000") {
+            return true;
+        }
+        rest = escape.get(1..).unwrap_or_default();
+    }
+    false
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

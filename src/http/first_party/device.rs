@@ -45,6 +45,7 @@ pub fn routes() -> Router<Shared> {
         .route("/auth/me", patch(change))
         .method_not_allowed_fallback(async || Refused::plain(StatusCode::METHOD_NOT_ALLOWED))
         .route("/auth", axum::routing::any(not_found))
+        .route("/auth/", axum::routing::any(not_found))
         .route("/auth/{*rest}", axum::routing::any(not_found))
 }
 

@@ -40,6 +40,7 @@ pub fn routes() -> Router<Shared> {
         .route("/api/auth/me", get(me))
         .method_not_allowed_fallback(async || Refused::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"))
         .route("/api/auth", axum::routing::any(not_found))
+        .route("/api/auth/", axum::routing::any(not_found))
         .route("/api/auth/{*rest}", axum::routing::any(not_found))
 }
 

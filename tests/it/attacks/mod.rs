@@ -6,6 +6,9 @@ mod api_keys;
 mod authorize;
 mod code;
 mod discovery;
+mod first_party;
+mod guessing;
+mod hashing;
 mod introspection;
 mod jwt;
 pub mod leakage;
@@ -138,9 +141,18 @@ const CASES: &[(u32, &str)] = &[
     (124, "bodies that are no forms"),
     (125, "frames"),
     (126, "cookies without protection, or twice"),
+    (129, "an account that makes itself more"),
     // Signing out.
     (146, "a way back that is not registered or not proven"),
     (147, "signing out somebody else"),
+    // Guessing, floods, and what every answer bears.
+    (148, "a sixth try"),
+    (149, "another address for the same network"),
+    (150, "another door, many names, many networks, another process"),
+    (151, "what it costs to know whether there is somebody"),
+    (154, "a flood of passwords"),
+    (155, "answers without headers that protect them"),
+    (156, "reads from other origins"),
     // What is stored.
     (157, "secrets in the database"),
     // Partners.

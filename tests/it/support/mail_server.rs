@@ -1,6 +1,5 @@
 //! A mail server as a process of its own (`tests/smtp/server.py`).
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -8,13 +7,7 @@ use tempfile::TempDir;
 
 use super::certificate::Identity;
 use super::process::{Running, free_port, wait_for};
-
-/// The Python that `tests/run` prepares.
-fn python() -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../python/bin/python");
-    assert!(path.exists(), "{} is missing: run the tests with `tests/run`, or run `tests/python` once", path.display());
-    path
-}
+use super::python::python;
 
 pub struct MailServer {
     dir: TempDir,

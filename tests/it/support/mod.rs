@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod process;
 pub mod prometheus;
 mod provider;
+pub mod python;
 pub mod trace;
 pub mod wire;
 
