@@ -1,6 +1,9 @@
 //! The only mint: turns an [`Issuance`] into signed tokens and commits it. Everything is signed before the commit,
 //! and nothing leaves before the commit, so a crash in between costs a retry and never a token.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::ambient::{random_bytes, random_token};
@@ -17,7 +20,7 @@ use crate::protocol::scope::{self, ScopeSet};
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::User;
 use crate::store::StoreError;
-use crate::store::events::Event;
+use crate::store::events::{Author, By, Event, EventKind};
 use crate::store::first_party::{Opened, Opening};
 use crate::store::grants::{GrantCreation, NewGrant};
 use crate::store::users::Created;
@@ -70,10 +73,11 @@ pub async fn mint(
     client: &Client,
     issuance: Issuance,
     refresh_seed: &[u8],
+    from: Option<IpAddr>,
     now: Timestamp,
 ) -> Result<Minted, IssueError> {
     let tokens = sign(app, client, &issuance, refresh_seed, now)?;
-    let committed = commit(app, &issuance, refresh_seed, tokens.expires_in, now).await?;
+    let committed = commit(app, client, &issuance, refresh_seed, tokens.expires_in, from, now).await?;
     Ok(if committed { Minted::Tokens(Box::new(tokens)) } else { Minted::Overtaken })
 }
 
@@ -153,9 +157,11 @@ fn row_expiry(now: Timestamp, last_token: Timestamp) -> Timestamp {
 
 async fn commit(
     app: &App,
+    client: &Client,
     issuance: &Issuance,
     refresh_seed: &[u8],
     expires_in: Span,
+    from: Option<IpAddr>,
     now: Timestamp,
 ) -> Result<bool, IssueError> {
     let Some(grant) = &issuance.grant else { return Ok(true) };
@@ -171,7 +177,8 @@ async fn commit(
         Commit::Touch => Ok(app.store.touch_refresh(id, now).await?),
         Commit::Create => {
             let seed = refresh_seed.try_into().map_err(|_| IssueError::Unfounded)?;
-            let new = new_grant(grant, seed, expires_in, now);
+            let event = grant.facade.then(|| signed_in(app, client, grant, from, now));
+            let new = NewGrant { event, ..new_grant(grant, seed, expires_in, now) };
             // The key was revoked meanwhile: deciding again will say so.
             Ok(app.store.create_grant(new, now).await? == GrantCreation::Created)
         }
@@ -181,7 +188,24 @@ async fn commit(
 /// A grant that never had a code.
 fn new_grant(grant: &GrantRecord, refresh_seed: [u8; 32], expires_in: Span, now: Timestamp) -> NewGrant {
     let last_token = grant.refresh.map_or(now, |refresh| refresh.expires_at) + expires_in;
-    NewGrant { grant: grant.clone(), code_hash: None, refresh_seed, expires_at: row_expiry(now, last_token) }
+    NewGrant {
+        grant: grant.clone(),
+        code_hash: None,
+        refresh_seed,
+        expires_at: row_expiry(now, last_token),
+        event: None,
+    }
+}
+
+/// A key for tokens by the call where no client authenticates.
+fn signed_in(app: &App, client: &Client, grant: &GrantRecord, from: Option<IpAddr>, now: Timestamp) -> Event {
+    let author = Author::new(Arc::clone(&app.rng), By::Person).at(from).as_client(&client.id);
+    let event = author.event(EventKind::SignedIn, now).of_user(&grant.user_id).with("method", "api_key");
+    let event = event.with("grant_id", grant.id.as_str());
+    match &grant.api_key_id {
+        Some(kid) => event.with("key_id", kid.as_str()),
+        None => event,
+    }
 }
 
 fn sign_access_token(

@@ -332,6 +332,7 @@ async fn write_grant(app: &App, kind: Kind, user_id: &UserId) -> anyhow::Result<
         code_hash: Some(random_bytes(app.rng.as_ref())),
         refresh_seed: random_bytes(app.rng.as_ref()),
         expires_at,
+        event: None,
     };
     app.store.create_grant(new, now).await?;
     let redeemed = app.store.redeem_code(id.clone(), Some(expires_at), expires_at + Span::hours(1), now).await?;

@@ -2,6 +2,7 @@
 //! it opens is tokens.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::Map;
 
@@ -78,18 +79,23 @@ pub enum FirstPartyError {
 /// Counts a call of the username API, whatever will come of it. The last one before a pause is told.
 pub async fn count(app: &App, caller: &Caller<'_>) -> Result<std::result::Result<Place, Throttled>> {
     let taken = app.limits.reserve(Action::UsernameApi { from: caller.address }, app.now()).await?;
-    if let Ok(Place { quota: Quota { name, left: 0, .. }, .. }) = &taken {
-        let detail = [("limit", *name)];
-        let client_id = Some(&caller.client.id);
-        let about = About { client_id, address: caller.address, detail: &detail, ..About::default() };
-        audit::record(app, EventKind::SignInThrottled, about).await?;
+    let place = match taken {
+        Ok(place) if place.quota.left == 0 => place,
+        other => return Ok(other),
+    };
+    let detail = [("limit", place.quota.name)];
+    let client_id = Some(&caller.client.id);
+    let about = About { client_id, address: caller.address, detail: &detail, ..About::default() };
+    if let Err(error) = audit::record(app, EventKind::SignInThrottled, about).await {
+        give_back(app, place).await;
+        return Err(error);
     }
-    Ok(taken)
+    Ok(Ok(place))
 }
 
 /// Checks a password and opens what it opens.
 pub async fn sign_in(
-    app: &App,
+    app: &Arc<App>,
     caller: &Caller<'_>,
     name: std::result::Result<LoginName, String>,
     password: Secret<String>,

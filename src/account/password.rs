@@ -3,7 +3,10 @@
 //! `first_party.rs`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tracing::Instrument as _;
 
 use super::audit::{self, About};
 use crate::ambient::random_bytes;
@@ -15,9 +18,9 @@ use crate::limit::{Account, Quota, SignInPlaces, Throttled};
 use crate::protocol::ids::ClientId;
 use crate::protocol::time::{Span, Timestamp};
 use crate::protocol::user::{LoginName, User};
-use crate::store::Result;
 use crate::store::events::EventKind;
 use crate::store::users::REALM_DIRECT;
+use crate::store::{Result, StoreError};
 use crate::telemetry::metrics;
 
 /// How long strangers wait for each password while somebody's is being tried from everywhere.
@@ -58,9 +61,11 @@ pub struct Verified {
     pub(super) quota: Quota,
 }
 
-/// Checks a name and a password.
-pub async fn check(app: &App, attempt: Attempt) -> Result<Outcome> {
-    let outcome = attempt_password(app, attempt).await?;
+/// Checks a name and a password. A task of its own: whoever hangs up has tried all the same, and the trail says so.
+pub async fn check(app: &Arc<App>, attempt: Attempt) -> Result<Outcome> {
+    let app = Arc::clone(app);
+    let task = tokio::spawn(async move { attempt_password(&app, attempt).await }.in_current_span());
+    let outcome = task.await.map_err(|_| StoreError::WriterStopped)??;
     let result = match &outcome {
         Outcome::SignedIn(_) => metrics::SignIn::Success,
         Outcome::Refused(_) => metrics::SignIn::Refused,

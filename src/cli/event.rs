@@ -126,6 +126,10 @@ async fn list(app: &App, format: Format, args: ListArgs) -> anyhow::Result<()> {
 async fn person(app: &App, name_or_id: &str) -> anyhow::Result<UserId> {
     let id = UserId::new(name_or_id);
     match user::find(app, name_or_id).await {
+        Ok(user) if user.id != id && was_given(app, &id).await? && app.store.user(&id).await?.is_none() => {
+            eprintln!("keyward: these are of the deleted person with this id; for the living one give {}", user.id);
+            Ok(id)
+        }
         Ok(user) => Ok(user.id),
         Err(_) if app.store.user(&id).await?.is_none() && was_given(app, &id).await? => Ok(id),
         Err(unclear) => Err(unclear),

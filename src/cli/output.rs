@@ -5,6 +5,8 @@ use std::io::Write as _;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use crate::protocol::user::is_unprintable;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Table,
@@ -90,7 +92,7 @@ fn cell(value: &Value) -> String {
 
 /// Somebody's name must not move the cursor, nor make a row of its own.
 fn visible(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let escape = |c: char| if is_unprintable(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()
 }
 

@@ -1,6 +1,7 @@
 //! Cross-origin reads (Fetch standard): documents that everybody may read, and endpoints that browser apps of
 //! registered origins may call. Never with cookies: no answer carries `Access-Control-Allow-Credentials`.
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -100,6 +101,19 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, retry-after, ratelimit, ratelimit-policy, ratelimit-limit, ratelimit-remaining, \
      ratelimit-reset, x-request-id",
 );
+
+/// The preflight of a page's request, which tells what the page may read and does nothing.
+pub fn preflight_of(request: &Request) -> Option<Request> {
+    let origin = request.headers().get(ORIGIN)?.clone();
+    let mut preflight = Request::new(Body::empty());
+    *preflight.method_mut() = Method::OPTIONS;
+    *preflight.uri_mut() = request.uri().clone();
+    *preflight.extensions_mut() = request.extensions().clone();
+    preflight.headers_mut().insert(ORIGIN, origin);
+    let method = HeaderValue::from_str(request.method().as_str()).ok()?;
+    preflight.headers_mut().insert(ACCESS_CONTROL_REQUEST_METHOD, method);
+    Some(preflight)
+}
 
 fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)

@@ -188,7 +188,11 @@ fn trace_parent(request: &Request) -> Option<traces::Parent<'_>> {
 async fn run(request: Request, next: Next, fate: &BodyFate) -> Response {
     if request.body().size_hint().lower() > body_limit(request.uri().path()) as u64 {
         fate.set_too_large();
-        return Response::default();
+        return match cors::preflight_of(&request) {
+            // The page that sent it may read that it was refused, if it may read anything.
+            Some(preflight) => next.run(preflight).await,
+            None => Response::default(),
+        };
     }
     next.run(request).await
 }

@@ -46,18 +46,35 @@ pub enum InvalidName {
     Email,
 }
 
+/// Whether a character prints nothing of its own, or turns around how its neighbours are printed: in a name it could
+/// only make somebody look like somebody else.
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+        )
+}
+
 /// Two spellings of one address compare equal after NFKC and lowercasing.
 pub fn canonical_email(email: &str) -> Result<String, InvalidName> {
     let folded: String = email.nfkc().collect::<String>().to_lowercase();
     let (local, domain) = folded.rsplit_once('@').ok_or(InvalidName::Email)?;
-    let bad = |c: char| c.is_whitespace() || c.is_control();
+    let bad = |c: char| c.is_whitespace() || is_unprintable(c);
     let well_formed = !local.is_empty() && !domain.is_empty() && !local.contains('@') && folded.len() <= 254;
     if well_formed && !folded.chars().any(bad) { Ok(folded) } else { Err(InvalidName::Email) }
 }
 
 /// User names are compared as they are written; they cannot look like an e-mail address.
 pub fn checked_username(username: &str) -> Result<&str, InvalidName> {
-    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '@';
+    let bad = |c: char| c.is_whitespace() || is_unprintable(c) || c == '@';
     let well_formed = !username.is_empty() && username.chars().count() <= 255 && !username.chars().any(bad);
     if well_formed { Ok(username) } else { Err(InvalidName::Username) }
 }
@@ -126,6 +143,8 @@ mod tests {
             ("a@b@c", None),
             ("alice", None),
             ("alice@example.com\n", None),
+            ("a\u{202e}ecila@example.com", None),
+            ("al\u{200b}ice@example.com", None),
         ] {
             assert_eq!(canonical_email(typed).ok().as_deref(), expected, "{typed:?}");
         }
@@ -150,6 +169,7 @@ mod tests {
             ("", None),
             ("a b", None),
             ("a\u{0}", None),
+            ("al\u{2066}ice", None),
         ] {
             let parsed = LoginName::parse(typed).ok();
             assert_eq!(parsed.as_ref().map(LoginName::identifier), expected, "{typed:?}");

@@ -51,7 +51,7 @@ impl Store {
 
     /// Ends a grant as its person asks; `false` where it had ended before.
     pub async fn sign_out_of_grant(&self, id: GrantId, event: Event, now: Timestamp) -> Result<bool> {
-        let ended = self.db.write(move |conn| {
+        self.write_and_forget(move |conn| {
             Box::pin(async move {
                 let sql = "UPDATE grants SET revoked_at = $2, revoked_reason = 'signed_out'
                            WHERE id = $1 AND revoked_at IS NULL";
@@ -62,10 +62,8 @@ impl Store {
                 events::insert(conn, &event).await?;
                 Ok(true)
             })
-        });
-        let ended = ended.await;
-        self.standings.forget();
-        ended
+        })
+        .await
     }
 
     pub async fn player(&self, id: &UserId) -> Result<Profile> {

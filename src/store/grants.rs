@@ -33,6 +33,8 @@ pub struct NewGrant {
     pub refresh_seed: [u8; 32],
     /// When the row may be forgotten.
     pub expires_at: Timestamp,
+    /// Where a key signs its person in by a call.
+    pub event: Option<Event>,
 }
 
 /// What writing a grant came to.
@@ -116,10 +118,11 @@ impl Store {
     /// Writes the grant whose code or refresh token is about to leave.
     pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
         let (id, api_key_id) = (new.grant.id.clone(), new.grant.api_key_id.clone());
+        let event = new.event.clone();
         let statement = insert(insert_sql(self.db.kind()), new, now)?;
         let created = match &api_key_id {
             None => self.conditional(statement).await?,
-            Some(kid) => self.create_grant_of_key(statement, kid.clone()).await?,
+            Some(kid) => self.create_grant_of_key(statement, kid.clone(), event).await?,
         };
         if created {
             return Ok(GrantCreation::Created);
@@ -137,12 +140,16 @@ impl Store {
         &self,
         statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
         kid: ApiKeyId,
+        event: Option<Event>,
     ) -> Result<bool> {
         let written = self.db.write(move |conn| {
             let insert = statement();
             Box::pin(async move {
                 if insert.execute(&mut *conn).await?.rows_affected() == 0 {
                     return Ok((false, 0));
+                }
+                if let Some(event) = &event {
+                    events::insert(conn, event).await?;
                 }
                 let oldest = sqlx::query(
                     "DELETE FROM grants WHERE id IN (
@@ -213,7 +220,7 @@ impl Store {
     pub async fn revoke_grant(&self, id: GrantId, reason: &'static str, event: Event, now: Timestamp) -> Result<bool> {
         let sql = "UPDATE grants SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND revoked_at IS NULL
                    RETURNING user_id";
-        let revoked = self.db.write(move |conn| {
+        self.write_and_forget(move |conn| {
             Box::pin(async move {
                 let statement = sqlx::query(sql).bind(id.as_str()).bind(now.millis()).bind(reason);
                 let Some(row) = statement.fetch_optional(&mut *conn).await? else { return Ok(false) };
@@ -222,16 +229,14 @@ impl Store {
                 events::insert(conn, &event).await?;
                 Ok(true)
             })
-        });
-        let revoked = revoked.await;
-        self.standings.forget();
-        revoked
+        })
+        .await
     }
 
     /// Revokes one access token until it would have expired by itself.
     pub async fn revoke_access_token(&self, jti: String, expires_at: Timestamp, event: Event) -> Result<()> {
         let sql = "INSERT INTO used_ids (kind, id, expires_at) VALUES ('jti', $1, $2) ON CONFLICT DO NOTHING";
-        let revoked = self.db.write(move |conn| {
+        self.write_and_forget(move |conn| {
             Box::pin(async move {
                 let done = sqlx::query(sql).bind(jti.as_str()).bind(expires_at.millis()).execute(&mut *conn).await?;
                 if done.rows_affected() > 0 {
@@ -239,10 +244,8 @@ impl Store {
                 }
                 Ok(())
             })
-        });
-        let revoked = revoked.await;
-        self.standings.forget();
-        revoked
+        })
+        .await
     }
 
     pub async fn is_access_token_revoked(&self, jti: &str) -> Result<bool> {
@@ -305,7 +308,7 @@ pub(super) fn insert(
     new: NewGrant,
     now: Timestamp,
 ) -> Result<impl Fn() -> Statement<'static> + Send + Sync + 'static> {
-    let NewGrant { grant, code_hash, refresh_seed, expires_at } = new;
+    let NewGrant { grant, code_hash, refresh_seed, expires_at, event: _ } = new;
     let (scope, resources) = (to_json("grant", &grant.scope)?, to_json("grant", &grant.resources)?);
     let (claims, amr) = (to_json("grant", &grant.claims)?, to_json("grant", &grant.authentication.amr)?);
     Ok(move || {

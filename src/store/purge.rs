@@ -1,5 +1,6 @@
 //! Expired rows leave in small batches, each a write of its own, so that no request waits for more than one.
 
+use super::db::Kind;
 use super::{Result, Store};
 use crate::protocol::time::{Span, Timestamp};
 
@@ -7,7 +8,7 @@ use crate::protocol::time::{Span, Timestamp};
 const BATCH: i64 = 200;
 
 /// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
-const STATEMENTS: [&str; 13] = [
+const STATEMENTS: [&str; 12] = [
     "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
     "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
@@ -30,8 +31,21 @@ const STATEMENTS: [&str; 13] = [
          AND NOT EXISTS (SELECT 1 FROM import_lines l WHERE l.import_id = i.id) LIMIT $2)",
     // A week is the longest window of a cap; who was written to is nobody's business for longer.
     "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE finished_at <= $1 - 604800000 LIMIT $2)",
-    "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)",
 ];
+
+/// Attempts lock several buckets at a time, in an order of their own. What one of them holds is left for the next time:
+/// whoever waits for nobody makes nobody wait for ever.
+const fn limits(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Sqlite => {
+            "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)"
+        }
+        Kind::Postgres => {
+            "DELETE FROM limits WHERE bucket IN (
+                 SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"
+        }
+    }
+}
 
 /// Events are kept for as long as the operator says.
 const EVENTS: &str = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at <= $1 LIMIT $2)";
@@ -39,11 +53,13 @@ const EVENTS: &str = "DELETE FROM events WHERE id IN (SELECT id FROM events WHER
 impl Store {
     /// Removes what expired before `now`, and events that are older than `events_kept`; how many rows that was.
     pub async fn purge_expired(&self, events_kept: Span, now: Timestamp) -> Result<u64> {
-        let mut removed = self.purge(EVENTS, now - events_kept).await?;
+        let mut removed = 0;
         for sql in STATEMENTS {
             removed += self.purge(sql, now).await?;
         }
-        Ok(removed)
+        removed += self.purge(limits(self.db.kind()), now).await?;
+        // Last: whoever may only add to the trail keeps nothing else for ever.
+        Ok(removed + self.purge(EVENTS, now - events_kept).await?)
     }
 
     async fn purge(&self, sql: &'static str, until: Timestamp) -> Result<u64> {

@@ -199,7 +199,7 @@ impl Store {
         event: Event,
         now: Timestamp,
     ) -> Result<bool> {
-        let began = self.db.write(move |conn| {
+        let began = self.write_and_forget(move |conn| {
             Box::pin(async move {
                 let mut began = Vec::new();
                 let stands = match &new.proof {
@@ -233,9 +233,7 @@ impl Store {
                 Ok((true, began))
             })
         });
-        let began = began.await;
-        self.standings.forget();
-        let (began, partners) = began?;
+        let (began, partners) = began.await?;
         for partner in partners {
             metrics::onboarding(partner.as_str(), OnboardingState::FirstAuth.as_str());
         }
@@ -317,7 +315,7 @@ impl Store {
 
     /// Signs out: ends the session and its online grants with their tokens; offline grants live on.
     pub async fn end_session(&self, id: SessionId, event: Event, now: Timestamp) -> Result<()> {
-        let ended = self.db.write(move |conn| {
+        self.write_and_forget(move |conn| {
             Box::pin(async move {
                 // Of two clicks the second ends nothing.
                 if end(conn, &id, now).await? {
@@ -325,10 +323,8 @@ impl Store {
                 }
                 Ok(())
             })
-        });
-        let ended = ended.await;
-        self.standings.forget();
-        ended
+        })
+        .await
     }
 }
 

@@ -4,14 +4,19 @@
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::poll;
 use moka::sync::Cache;
+use tracing::Instrument as _;
 
+use super::db::Conn;
 use super::grants::{StoredGrant, grant_columns, read};
 use super::sessions::SignedIn;
 use super::users::user_columns;
-use super::{Result, Store, column};
+use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
 use crate::protocol::ids::GrantId;
 use crate::protocol::time::{Span, Timestamp};
@@ -107,6 +112,27 @@ impl Standings {
 }
 
 impl Store {
+    /// Runs a write after which no token that it ended may pass from memory. A task of its own: whoever asked may go
+    /// away, but not between the commit and the forgetting.
+    pub(super) async fn write_and_forget<T, F>(&self, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (db, standings) = (self.db.clone(), Arc::clone(&self.standings));
+        let work = async move {
+            let outcome = db.write(write).await;
+            standings.forget();
+            outcome
+        };
+        let mut work = Box::pin(work.in_current_span());
+        // Accepted before anybody can go away.
+        match poll!(work.as_mut()) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => tokio::spawn(work).await.map_err(|_| StoreError::WriterStopped)?,
+        }
+    }
+
     /// What the access token `jti` of `grant` leans on.
     pub async fn standing(&self, jti: &str, grant: Option<&GrantId>) -> Result<Arc<Standing>> {
         let known = &self.standings;

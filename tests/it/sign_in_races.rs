@@ -7,10 +7,13 @@ use keyward::protocol::client::SigningAlg;
 use keyward::protocol::ids::UserId;
 use keyward::protocol::time::Span;
 use keyward::protocol::user::LoginName;
+use keyward::store::events::Filter;
 use keyward::store::users::REALM_DIRECT;
 use serde_json::json;
 
+use crate::audit::line;
 use crate::on_both_databases;
+use crate::support::process::wait_for;
 use crate::support::{Page, Provider, json as call};
 
 /// A sign-in at the device API, from a browser of its own at the same address.
@@ -42,6 +45,42 @@ on_both_databases! {
             let expected: Vec<u16> = [200, 401].into_iter().cycle().take(50).collect();
             assert_eq!(at_once(&provider, &passwords).await, expected);
         }
+    }
+
+    /// Whoever comes back as soon as they may meets the removal of what they had tried before.
+    async fn what_is_removed_makes_nobody_wait(provider: Provider) {
+        for round in 0..6 {
+            let passwords = ["wrong horse"; 4];
+            assert_eq!(at_once(&provider, &passwords).await, [401; 4], "round {round}");
+            provider.pass(Span::minutes(61));
+            let purge = async {
+                for _ in 0..20 {
+                    provider.app.store.purge_expired(Span::days(90), provider.app.now()).await.expect("removed");
+                }
+            };
+            let (statuses, ()) = tokio::join!(at_once(&provider, &passwords), purge);
+            assert_eq!(statuses, [401; 4], "round {round}");
+            provider.pass(Span::minutes(61));
+        }
+    }
+
+    /// Whoever hangs up has tried all the same, and the trail says so.
+    async fn a_password_that_nobody_waited_for_was_tried(provider: Provider) {
+        let attempt = async {
+            log_in(&provider, "wrong horse").await;
+        };
+        // Dropped as soon as the password is being looked at.
+        let looked_at = wait_for("the hash to begin", async || (provider.app.passwords.load().0 > 0).then_some(()));
+        tokio::select! {
+            () = attempt => {}
+            () = looked_at => {}
+        }
+        let failed = async || {
+            let events = provider.app.store.events(&Filter::default(), 100).await.expect("events");
+            events.into_iter().find(|event| event.kind == "sign_in_failed")
+        };
+        let told = wait_for("the event", failed).await;
+        assert_eq!(line(&told), "sign_in_failed alice <game> @127.0.0.1");
     }
 
     async fn many_sign_ins_that_make_an_old_hash_anew_are_all_let_in(provider: Provider) {

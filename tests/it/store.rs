@@ -127,7 +127,7 @@ fn grant_for(user_id: &UserId, id: &GrantId, session: Option<&SessionId>) -> New
         refresh: None,
         revoked_at: None,
     };
-    NewGrant { grant, code_hash: Some([1; 32]), refresh_seed: [2; 32], expires_at: FAR }
+    NewGrant { grant, code_hash: Some([1; 32]), refresh_seed: [2; 32], expires_at: FAR, event: None }
 }
 
 async fn new_grant(store: &Store, user_id: &UserId, session: Option<&SessionId>) -> GrantId {

@@ -162,6 +162,7 @@ async fn issue(
         code_hash: Some(code.hash()),
         refresh_seed: random_bytes(app.rng.as_ref()),
         expires_at: unredeemed_row_expiry(app, now),
+        event: None,
     };
     match app.store.create_grant(new, now).await.map_err(Fault::from)? {
         GrantCreation::Created => deliver(web, target.code(code.expose()), Some(client)),

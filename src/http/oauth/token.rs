@@ -100,7 +100,7 @@ async fn attempt(
         Ok(issuance) => issuance,
         Err(refusal) => return Err(refuse(app, client, address, refusal).await),
     };
-    match issue::mint(app, client, issuance, &seed, now).await? {
+    match issue::mint(app, client, issuance, &seed, address.0, now).await? {
         Minted::Tokens(tokens) => Ok(Some(tokens)),
         Minted::Overtaken => Ok(None),
     }

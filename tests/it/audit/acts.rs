@@ -141,7 +141,14 @@ async fn calls(provider: &Provider) -> Secrets {
             "sign_in_throttled <study> @192.0.2.98 limit=username_api",
         ]
     );
-    vec!["hopper-1906".to_owned(), "not her password".to_owned(), token]
+    // With a key for tokens: by the call, which keeps one signed in, and not by `/token`.
+    let key = provider.api_key("alice", "openid offline_access").await;
+    trail.lines().await;
+    let page = api(&mut app, "POST", "/v1/auth/api-key/login", json!({ "api_key": key.expose() }), &[]).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert_eq!(trail.lines().await, ["signed_in alice <platform> @192.0.2.98 by=person method=api_key"]);
+    let refresh = page.json()["refresh_token"].as_str().expect("a token").to_owned();
+    vec!["hopper-1906".to_owned(), "not her password".to_owned(), token, tail(key.expose()), refresh]
 }
 
 async fn consents(provider: &Provider) -> Secrets {

@@ -1,9 +1,10 @@
 //! Apps in browsers call from pages of their own: of the origins that their client has, and of no others.
 
+use axum::body::Body;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::text;
+use super::{send_raw, text};
 use crate::on_both_databases;
 use crate::support::{Browser, Page, json as call};
 
@@ -57,6 +58,11 @@ on_both_databases! {
         }
         answers.push((405, browser.send(Method::DELETE, "/api/auth/me", None, &origin).await));
         answers.push((404, browser.send(Method::GET, "/api/auth/nothing", None, &origin).await));
+        let headers = [("origin", OWN), ("content-type", "application/json")];
+        for path in ["/api/auth/login", "/api/auth/nothing"] {
+            let body = Body::from(" ".repeat(70_000));
+            answers.push((413, send_raw(&provider, Method::POST, path, &headers, body).await));
+        }
         for (n, (status, page)) in answers.iter().enumerate() {
             assert_eq!(page.status, *status, "{n}: {}", page.body);
             assert!(is_readable(page), "{n}: {status} {:?}", page.headers);
