@@ -1,14 +1,16 @@
-//! Password hashing under load: on blocking threads, a few at a time, behind a short queue. A sign-in flood waits
-//! or is turned away; it cannot take the threads and the memory that tokens need.
+//! Password hashing under load: on threads of its own, a few at a time, behind a short queue. A sign-in flood waits
+//! or is turned away; it cannot take the threads, the memory and the processors that tokens need.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::ambient::Stopwatch;
 use crate::config::Passwords;
-use crate::crypto::password::{self, Cost};
+use crate::crypto::password::{self, Cost, Memory};
 use crate::crypto::secret::Secret;
 use crate::protocol::time::Span;
 use crate::telemetry::{metrics, traces};
@@ -16,6 +18,14 @@ use crate::telemetry::{metrics, traces};
 /// How many wait for each hash that runs: about as many as can be done before they have waited for too long.
 const WAITERS_PER_PERMIT: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How long a thread keeps the memory of its last hash for the next one.
+const MEMORY_RESTS: Duration = Duration::from_secs(5);
+/// Of the threads that hash: about a third of what others get where all want the same processor.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+/// One hash, to be computed in this memory.
+type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
 /// No hash could be started in time; nothing was decided about the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +42,8 @@ pub struct Hasher {
     admitted: Arc<Semaphore>,
     /// Stands in for the hash of somebody who does not exist, so that both take as long.
     dummy: Secret<String>,
+    /// Where hashes are computed; started by the first.
+    threads: OnceLock<Sender<Job>>,
 }
 
 impl Hasher {
@@ -45,6 +57,7 @@ impl Hasher {
             most: permits,
             admitted: Arc::new(Semaphore::new(permits * (1 + WAITERS_PER_PERMIT))),
             dummy: Secret::new(password::stand_in(random, cost)?),
+            threads: OnceLock::new(),
         })
     }
 
@@ -52,7 +65,7 @@ impl Hasher {
     pub async fn verify(&self, typed: Secret<String>, hash: Option<Secret<String>>) -> Result<bool, Overloaded> {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.dummy.clone());
-        let matched = self.run(move || password::verify(typed.expose(), hash.expose())).await?;
+        let matched = self.run(move |memory| password::verify_in(memory, typed.expose(), hash.expose())).await?;
         Ok(matched && known)
     }
 
@@ -63,7 +76,7 @@ impl Hasher {
         salt: [u8; 16],
     ) -> Result<Result<Secret<String>, password::PasswordError>, Overloaded> {
         let cost = self.cost;
-        self.run(move || password::hash(password.expose(), &salt, cost).map(Secret::new)).await
+        self.run(move |memory| password::hash_in(memory, password.expose(), &salt, cost).map(Secret::new)).await
     }
 
     pub fn needs_rehash(&self, hash: &str) -> bool {
@@ -77,20 +90,74 @@ impl Hasher {
         (running, admitted.saturating_sub(running))
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Overloaded> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
         let _step = traces::step("password hash");
         let overloaded = Overloaded { retry_after: Span::from_secs(2) };
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| overloaded)?;
         let running = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.running).acquire_owned());
         let running = running.await.ok().and_then(Result::ok).ok_or(overloaded)?;
+        let (answer, answered) = oneshot::channel();
         // The permits move into the closure: it goes on when the request is gone, and so does what it uses.
-        let task = tokio::task::spawn_blocking(move || {
+        let job: Job = Box::new(move |memory| {
             let watch = Stopwatch::start();
-            let value = work();
+            let value = work(memory);
             metrics::password_hash(&watch);
             drop((running, admitted));
-            value
+            // Whoever asked may be gone.
+            let _ = answer.send(value);
         });
-        task.await.map_err(|_| overloaded)
+        let threads = self.threads.get_or_init(|| start(self.most, self.cost.memory_kib));
+        threads.send(job).map_err(|_| overloaded)?;
+        answered.await.map_err(|_| overloaded)
     }
 }
+
+/// Starts as many threads as hashes may run; they end with their sender.
+fn start(threads: usize, memory_kib: u32) -> Sender<Job> {
+    let (sender, jobs) = crossbeam_channel::unbounded::<Job>();
+    for _ in 0..threads {
+        let jobs = jobs.clone();
+        let thread = std::thread::Builder::new().name("password-hash".to_owned());
+        if let Err(error) = thread.spawn(move || work_at(&jobs, memory_kib)) {
+            tracing::error!(%error, "a thread for password hashes could not be started");
+        }
+    }
+    sender
+}
+
+fn work_at(jobs: &Receiver<Job>, memory_kib: u32) {
+    give_way();
+    let mut memory = Memory::default();
+    loop {
+        let job = match jobs.recv_timeout(MEMORY_RESTS) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                memory = Memory::default();
+                match jobs.recv() {
+                    Ok(job) => job,
+                    Err(_) => return,
+                }
+            }
+        };
+        // Whatever a hash does to its thread, the next one needs it.
+        if std::panic::catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
+            memory = Memory::default();
+        }
+        memory.keep_at_most(memory_kib);
+    }
+}
+
+/// A hash takes a processor for as long as twenty signatures do: threads that answer others come first.
+#[cfg(target_os = "linux")]
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+        tracing::debug!(%error, "password hashes do not give way");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_way() {}

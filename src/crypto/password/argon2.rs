@@ -1,8 +1,8 @@
 //! Argon2 (RFC 9106) in PHC strings: our own, those of the reference library, and Django's, which stand behind a
 //! word of Django's own.
 
-use ::argon2::password_hash::{Encoding, PasswordHash, PasswordHasher as _, SaltString};
-use ::argon2::{Algorithm, Argon2, Params, Version};
+use ::argon2::password_hash::{Encoding, PasswordHash};
+use ::argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
@@ -26,15 +26,44 @@ pub struct Argon2Hash {
     digest: Vec<u8>,
 }
 
+/// What a computation works in. Kept from one to the next it costs no time to have.
+#[derive(Default)]
+pub struct Memory(Vec<Block>);
+
+impl Memory {
+    /// Blocks of 1 KiB; what stands in them does not matter.
+    fn blocks(&mut self, params: &Params) -> &mut [Block] {
+        let count = params.block_count();
+        if self.0.len() < count {
+            self.0.resize(count, Block::default());
+        }
+        &mut self.0[..count]
+    }
+
+    /// Gives back what one of a higher cost has needed.
+    pub fn keep_at_most(&mut self, kib: u32) {
+        if self.0.len() > kib as usize {
+            self.0 = Vec::new();
+        }
+    }
+}
+
 /// Hashes `password` under a fresh 16-byte `salt` into a PHC string.
-pub fn hash(password: &str, salt: &[u8; 16], cost: Cost) -> std::result::Result<String, PasswordError> {
+pub fn hash(
+    memory: &mut Memory,
+    password: &str,
+    salt: &[u8; 16],
+    cost: Cost,
+) -> std::result::Result<String, PasswordError> {
     let failed = |error: &dyn std::fmt::Display| PasswordError(error.to_string());
     let params = Params::new(cost.memory_kib, cost.iterations, OUR_PARALLELISM, Some(OUR_DIGEST_BYTES))
         .map_err(|error| failed(&error))?;
-    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let salt = SaltString::encode_b64(salt).map_err(|error| failed(&error))?;
-    let hash = hasher.hash_password(password.as_bytes(), &salt).map_err(|error| failed(&error))?;
-    Ok(hash.to_string())
+    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    let mut digest = [0; OUR_DIGEST_BYTES];
+    let blocks = memory.blocks(&params);
+    let computed = hasher.hash_password_into_with_memory(password.as_bytes(), salt, &mut digest, blocks);
+    computed.map_err(|error| failed(&error))?;
+    Ok(phc(cost, salt, &digest))
 }
 
 /// What looks like a hash of this cost, takes as long to verify, and matches nothing: its digest is `random` and not
@@ -43,9 +72,13 @@ pub fn stand_in(random: &[u8; 48], cost: Cost) -> std::result::Result<String, Pa
     let params = Params::new(cost.memory_kib, cost.iterations, OUR_PARALLELISM, Some(OUR_DIGEST_BYTES));
     params.map_err(|error| PasswordError(error.to_string()))?;
     let (salt, digest) = random.split_at(16);
+    Ok(phc(cost, salt, digest))
+}
+
+fn phc(cost: Cost, salt: &[u8], digest: &[u8]) -> String {
     let Cost { memory_kib, iterations } = cost;
     let (salt, digest) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(digest));
-    Ok(format!("$argon2id$v=19$m={memory_kib},t={iterations},p={OUR_PARALLELISM}${salt}${digest}"))
+    format!("$argon2id$v=19$m={memory_kib},t={iterations},p={OUR_PARALLELISM}${salt}${digest}")
 }
 
 /// `$argon2id$v=19$m=65536,t=3,p=4$salt$digest`, or Django's `argon2$argon2id$…`.
@@ -95,10 +128,11 @@ impl Argon2Hash {
         Ok(Self { algorithm, version, params, salt, digest })
     }
 
-    pub fn matches(&self, password: &str) -> bool {
+    pub fn matches(&self, memory: &mut Memory, password: &str) -> bool {
         let hasher = Argon2::new(self.algorithm, self.version, self.params.clone());
         let mut digest = vec![0; self.digest.len()];
-        let computed = hasher.hash_password_into(password.as_bytes(), &self.salt, &mut digest);
+        let blocks = memory.blocks(&self.params);
+        let computed = hasher.hash_password_into_with_memory(password.as_bytes(), &self.salt, &mut digest, blocks);
         computed.is_ok() && constant_time_eq(&digest, &self.digest)
     }
 

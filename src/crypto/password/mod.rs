@@ -10,6 +10,8 @@ mod pbkdf2;
 #[cfg(test)]
 mod vectors;
 
+pub use self::argon2::Memory;
+
 use self::argon2::Argon2Hash;
 use self::bcrypt::BcryptHash;
 use self::pbkdf2::Pbkdf2Hash;
@@ -90,7 +92,17 @@ pub fn check(stored: &str) -> Result<()> {
 
 /// Hashes `password` under a fresh 16-byte `salt` into a PHC string.
 pub fn hash(password: &str, salt: &[u8; 16], cost: Cost) -> std::result::Result<String, PasswordError> {
-    argon2::hash(password, salt, cost)
+    hash_in(&mut Memory::default(), password, salt, cost)
+}
+
+/// The same in memory that is there already.
+pub fn hash_in(
+    memory: &mut Memory,
+    password: &str,
+    salt: &[u8; 16],
+    cost: Cost,
+) -> std::result::Result<String, PasswordError> {
+    argon2::hash(memory, password, salt, cost)
 }
 
 /// Stands in for the hash of somebody who does not exist; see [`argon2::stand_in`].
@@ -100,8 +112,13 @@ pub fn stand_in(random: &[u8; 48], cost: Cost) -> std::result::Result<String, Pa
 
 /// Whether `password` is the one that was hashed. A hash that is malformed or too costly matches nothing.
 pub fn verify(password: &str, stored: &str) -> bool {
+    verify_in(&mut Memory::default(), password, stored)
+}
+
+/// The same in memory that is there already.
+pub fn verify_in(memory: &mut Memory, password: &str, stored: &str) -> bool {
     match parse(stored) {
-        Ok(StoredHash::Argon2(hash)) => hash.matches(password),
+        Ok(StoredHash::Argon2(hash)) => hash.matches(memory, password),
         Ok(StoredHash::Bcrypt(hash)) => hash.matches(password),
         Ok(StoredHash::Pbkdf2(hash)) => hash.matches(password),
         Err(_) => false,
