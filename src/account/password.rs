@@ -6,8 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Instrument as _;
-
 use super::audit::{self, About};
 use crate::ambient::random_bytes;
 use crate::app::App;
@@ -21,7 +19,7 @@ use crate::protocol::user::{LoginName, User};
 use crate::store::events::EventKind;
 use crate::store::users::REALM_DIRECT;
 use crate::store::{Result, StoreError};
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, traces};
 
 /// How long strangers wait for each password while somebody's is being tried from everywhere.
 const STRANGERS_WAIT: Duration = Duration::from_secs(3);
@@ -64,7 +62,8 @@ pub struct Verified {
 /// Checks a name and a password. A task of its own: whoever hangs up has tried all the same, and the trail says so.
 pub async fn check(app: &Arc<App>, attempt: Attempt) -> Result<Outcome> {
     let app = Arc::clone(app);
-    let task = tokio::spawn(async move { attempt_password(&app, attempt).await }.in_current_span());
+    let work = async move { attempt_password(&app, attempt).await };
+    let task = tokio::spawn(traces::of_this_request(work));
     let outcome = task.await.map_err(|_| StoreError::WriterStopped)??;
     let result = match &outcome {
         Outcome::SignedIn(_) => metrics::SignIn::Success,

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tracing::Instrument as _;
-
 use super::db::Conn;
 use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
+use crate::telemetry::traces;
 
 /// No cached answer is older than this.
 const MAX_AGE_MICROS: u64 = 1_000_000;
@@ -90,6 +89,6 @@ impl Store {
             }
             outcome
         };
-        tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::WriterStopped)?
+        tokio::spawn(traces::of_this_request(work)).await.map_err(|_| StoreError::WriterStopped)?
     }
 }

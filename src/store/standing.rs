@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::poll;
 use moka::sync::Cache;
-use tracing::Instrument as _;
 
 use super::db::Conn;
 use super::grants::{StoredGrant, grant_columns, read};
@@ -20,6 +19,7 @@ use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
 use crate::protocol::ids::GrantId;
 use crate::protocol::time::{Span, Timestamp};
+use crate::telemetry::traces;
 
 /// No answer is older than this, so a revocation by another process holds here a second later.
 const MAX_AGE_MICROS: u64 = 1_000_000;
@@ -125,7 +125,7 @@ impl Store {
             standings.forget();
             outcome
         };
-        let mut work = Box::pin(work.in_current_span());
+        let mut work = Box::pin(traces::of_this_request(work));
         // Accepted before anybody can go away.
         match poll!(work.as_mut()) {
             Poll::Ready(outcome) => outcome,

@@ -13,6 +13,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter};
 use tokio::runtime::Handle;
+use tracing::Instrument as _;
 
 use crate::ambient::Stopwatch;
 
@@ -254,6 +255,11 @@ impl ServerSpan {
         }
         span.end();
     }
+}
+
+/// Work of the request that is on, for a task of its own: its log lines and its steps stay the request's.
+pub fn of_this_request<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    work.with_context(Context::current()).in_current_span()
 }
 
 /// The span of one step of a request; it ends with the value.

@@ -1,12 +1,14 @@
 //! Password hashing under load: on threads of its own, a few at a time, behind a short queue. A sign-in flood waits
 //! or is turned away; it cannot take the threads, the memory and the processors that tokens need.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+mod threads;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::{Semaphore, oneshot};
+
+use threads::{Job, Threads};
 
 use crate::ambient::Stopwatch;
 use crate::config::Passwords;
@@ -18,15 +20,6 @@ use crate::telemetry::{metrics, traces};
 /// How many wait for each hash that runs: about as many as can be done before they have waited for too long.
 const WAITERS_PER_PERMIT: usize = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// How long a thread keeps the memory of its last hash for the next one.
-const MEMORY_RESTS: Duration = Duration::from_secs(5);
-/// Of the threads that hash: about a third of what others get where all want the same processor.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
-
-/// One hash, to be computed in this memory.
-type Job = Box<dyn FnOnce(&mut Memory) + Send>;
-
 /// No hash could be started in time; nothing was decided about the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overloaded {
@@ -42,8 +35,7 @@ pub struct Hasher {
     admitted: Arc<Semaphore>,
     /// Stands in for the hash of somebody who does not exist, so that both take as long.
     dummy: Secret<String>,
-    /// Where hashes are computed; started by the first.
-    threads: OnceLock<Sender<Job>>,
+    threads: Threads,
 }
 
 impl Hasher {
@@ -57,7 +49,7 @@ impl Hasher {
             most: permits,
             admitted: Arc::new(Semaphore::new(permits * (1 + WAITERS_PER_PERMIT))),
             dummy: Secret::new(password::stand_in(random, cost)?),
-            threads: OnceLock::new(),
+            threads: Threads::new(permits, cost.memory_kib),
         })
     }
 
@@ -109,55 +101,7 @@ impl Hasher {
             // Whoever asked may be gone.
             let _ = answer.send(value);
         });
-        let threads = self.threads.get_or_init(|| start(self.most, self.cost.memory_kib));
-        threads.send(job).map_err(|_| overloaded)?;
+        self.threads.run(job).map_err(|_| overloaded)?;
         answered.await.map_err(|_| overloaded)
     }
 }
-
-/// Starts as many threads as hashes may run; they end with their sender.
-fn start(threads: usize, memory_kib: u32) -> Sender<Job> {
-    let (sender, jobs) = crossbeam_channel::unbounded::<Job>();
-    for _ in 0..threads {
-        let jobs = jobs.clone();
-        let thread = std::thread::Builder::new().name("password-hash".to_owned());
-        if let Err(error) = thread.spawn(move || work_at(&jobs, memory_kib)) {
-            tracing::error!(%error, "a thread for password hashes could not be started");
-        }
-    }
-    sender
-}
-
-fn work_at(jobs: &Receiver<Job>, memory_kib: u32) {
-    give_way();
-    let mut memory = Memory::default();
-    loop {
-        let job = match jobs.recv_timeout(MEMORY_RESTS) {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                memory = Memory::default();
-                match jobs.recv() {
-                    Ok(job) => job,
-                    Err(_) => return,
-                }
-            }
-        };
-        // Whatever a hash does to its thread, the next one needs it.
-        if std::panic::catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
-            memory = Memory::default();
-        }
-        memory.keep_at_most(memory_kib);
-    }
-}
-
-/// A hash takes a processor for as long as twenty signatures do: threads that answer others come first.
-#[cfg(target_os = "linux")]
-fn give_way() {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
-        tracing::debug!(%error, "password hashes do not give way");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn give_way() {}
