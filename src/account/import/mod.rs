@@ -195,7 +195,7 @@ impl<'a> Importer<'a> {
     }
 }
 
-/// Not through `passwords.rs`, which turns away whoever would wait too long.
+/// Not through `passwords`, which turns away whoever would wait too long.
 async fn hash(app: &App, password: Secret<String>) -> Result<Secret<String>, ImportError> {
     let cost = Cost { memory_kib: app.config.passwords.memory_kib, iterations: app.config.passwords.iterations };
     let salt = random_bytes(app.rng.as_ref());

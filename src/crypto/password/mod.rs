@@ -1,6 +1,6 @@
 //! Password hashes: our own are Argon2id (RFC 9106) in PHC strings. Those of other systems are verified as they are
 //! spelled there, one file for each family, until the next sign-in replaces them. One call costs about 11 ms and
-//! `memory_kib` of memory; who may make it, and on which thread, is for `passwords.rs`.
+//! `memory_kib` of memory; who may make it, and on which thread, is for `passwords`.
 
 mod argon2;
 mod aspnet;
