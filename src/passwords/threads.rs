@@ -1,9 +1,9 @@
 //! The threads that hashes are computed on. A hash takes a processor for as long as twenty signatures do, so whoever
-//! answers others comes first: these threads run where nobody else wants to. Where everybody wants all processors for
-//! long that would be never, and then hashes are computed on threads like any other.
+//! answers others comes first: while there are processors to spare, hashes run where nobody else wants to. Where
+//! everybody wants all of them that would be never, and then they are computed on threads like any other.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,11 +17,6 @@ pub type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
 /// How long a thread keeps the memory of its last hash for the next one.
 const MEMORY_RESTS: Duration = Duration::from_secs(5);
-/// A hash that takes so many times as long as one can was held up.
-const HELD_UP: u64 = 16;
-/// How long hashes do not give way after one was held up.
-const PRESSED_MICROS: u64 = 10_000_000;
-
 pub struct Threads {
     /// Of each kind.
     most: usize,
@@ -29,20 +24,20 @@ pub struct Threads {
     memory_kib: u32,
     giving_way: OnceLock<Sender<Job>>,
     ordinary: OnceLock<Sender<Job>>,
-    pace: Arc<Pace>,
+    room: Arc<Room>,
 }
 
 impl Threads {
     /// They are started by the first hash.
     pub fn new(most: usize, memory_kib: u32) -> Self {
         let (giving_way, ordinary) = (OnceLock::new(), OnceLock::new());
-        Self { most, memory_kib, giving_way, ordinary, pace: Arc::new(Pace::new()) }
+        Self { most, memory_kib, giving_way, ordinary, room: Arc::default() }
     }
 
     /// # Errors
     /// Where no thread is left to do it.
     pub fn run(&self, job: Job) -> Result<(), SendError<Job>> {
-        let gives_way = !self.pace.is_pressed();
+        let gives_way = self.room.to_spare.load(Ordering::Relaxed);
         let threads = if gives_way { &self.giving_way } else { &self.ordinary };
         threads.get_or_init(|| self.start(gives_way)).send(job)
     }
@@ -51,13 +46,13 @@ impl Threads {
     fn start(&self, gives_way: bool) -> Sender<Job> {
         let (sender, jobs) = crossbeam_channel::unbounded::<Job>();
         for _ in 0..self.most {
-            let (jobs, pace, memory_kib) = (jobs.clone(), Arc::clone(&self.pace), self.memory_kib);
+            let (jobs, room, memory_kib) = (jobs.clone(), Arc::clone(&self.room), self.memory_kib);
             let thread = std::thread::Builder::new().name("password-hash".to_owned());
             let started = thread.spawn(move || {
                 if gives_way {
                     give_way();
                 }
-                work(&jobs, &pace, memory_kib);
+                work(&jobs, &room, gives_way, memory_kib);
             });
             if let Err(error) = started {
                 tracing::error!(%error, "a thread for password hashes could not be started");
@@ -67,7 +62,7 @@ impl Threads {
     }
 }
 
-fn work(jobs: &Receiver<Job>, pace: &Pace, memory_kib: u32) {
+fn work(jobs: &Receiver<Job>, room: &Room, gives_way: bool, memory_kib: u32) {
     let mut memory = Memory::default();
     loop {
         let job = match jobs.recv_timeout(MEMORY_RESTS) {
@@ -81,40 +76,41 @@ fn work(jobs: &Receiver<Job>, pace: &Pace, memory_kib: u32) {
                 }
             }
         };
-        let watch = Stopwatch::start();
+        let (watch, before) = (Stopwatch::start(), processor_micros());
         // Whatever a hash does to its thread, the next one needs it.
         if std::panic::catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
             memory = Memory::default();
         }
-        pace.note(watch.elapsed_micros());
+        let computed = processor_micros().zip(before).map(|(after, before)| after.saturating_sub(before));
+        room.note(gives_way, computed, watch.elapsed_micros());
         memory.keep_at_most(memory_kib);
     }
 }
 
-/// How long hashes take, and whether they have been held up lately.
-struct Pace {
-    since: Stopwatch,
-    /// The quickest so far, in microseconds.
-    quickest: AtomicU64,
-    /// In microseconds of `since`.
-    pressed_until: AtomicU64,
+/// Whether there are processors to spare, as the last hash has found.
+#[derive(Default)]
+struct Room {
+    to_spare: AtomicBool,
 }
 
-impl Pace {
-    fn new() -> Self {
-        Self { since: Stopwatch::start(), quickest: AtomicU64::new(u64::MAX), pressed_until: AtomicU64::new(0) }
-    }
-
-    fn note(&self, micros: u64) {
-        let quickest = self.quickest.fetch_min(micros, Ordering::Relaxed).min(micros);
-        if micros > quickest.saturating_mul(HELD_UP) {
-            self.pressed_until.store(self.since.elapsed_micros() + PRESSED_MICROS, Ordering::Relaxed);
+impl Room {
+    /// How long a hash was computed, where that is known, of how long it took, in microseconds.
+    fn note(&self, gave_way: bool, computed: Option<u64>, took: u64) {
+        // Shorter than this it is the clock's grain that is seen.
+        let Some(computed) = computed.filter(|_| took >= 1_000) else { return };
+        if computed.saturating_mul(4) < took {
+            self.to_spare.store(false, Ordering::Relaxed);
+        } else if !gave_way && computed.saturating_mul(5) > took.saturating_mul(4) {
+            // Whoever took turns with others and hardly ever waited.
+            self.to_spare.store(true, Ordering::Relaxed);
         }
     }
+}
 
-    fn is_pressed(&self) -> bool {
-        self.since.elapsed_micros() < self.pressed_until.load(Ordering::Relaxed)
-    }
+/// Processor time of this thread, in microseconds, as the scheduler counts it (proc(5), `schedstat`).
+fn processor_micros() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(text.split(' ').next()?.parse::<u64>().ok()? / 1000)
 }
 
 #[cfg(target_os = "linux")]
@@ -138,11 +134,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_that_are_held_up_give_way_no_longer() {
-        let pace = Pace::new();
-        for (micros, pressed) in [(20_000, false), (15_000, false), (239_000, false), (241_000, true), (15_000, true)] {
-            pace.note(micros);
-            assert_eq!(pace.is_pressed(), pressed, "{micros}");
+    fn hashes_give_way_while_there_is_room_and_until_they_are_held_up() {
+        let room = Room::default();
+        for (gave_way, computed, took, expected) in [
+            (false, None, 15_000, false),
+            (false, Some(8_000), 15_000, false),
+            (false, Some(14_000), 15_000, true),
+            (true, Some(8_000), 15_000, true),
+            (true, Some(15_000), 61_000, false),
+            (true, Some(15_000), 15_000, false),
+            (false, Some(15_000), 30_000, false),
+            (false, Some(0), 900, false),
+            (false, Some(15_000), 15_000, true),
+        ] {
+            room.note(gave_way, computed, took);
+            assert_eq!(room.to_spare.load(Ordering::Relaxed), expected, "{gave_way} {computed:?} {took}");
         }
     }
 
