@@ -14,6 +14,7 @@ pub mod ids;
 pub mod interaction;
 pub mod introspection;
 pub mod logout;
+pub mod members;
 pub mod metadata;
 pub mod params;
 pub mod partner;

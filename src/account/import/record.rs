@@ -1,10 +1,6 @@
 //! One person of an import: a JSON object in the claim names of OpenID Connect Core §5.1, with a password or its hash.
 //! Everything that can be said about it without the database is said here.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::ImportError;
@@ -12,6 +8,7 @@ use crate::crypto::password;
 use crate::crypto::secret::Secret;
 use crate::protocol::claims::{is_settable, supported};
 use crate::protocol::ids::UserId;
+use crate::protocol::members::{Members, shown};
 use crate::protocol::user::{canonical_email, checked_labels, checked_username};
 
 /// Members that are no claims.
@@ -68,42 +65,6 @@ impl Record {
     }
 }
 
-/// A JSON object in which no member stands twice: of two passwords neither is obviously the right one.
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if members.contains_key(&name) {
-                        return Err(A::Error::custom(Twice(&name)));
-                    }
-                    members.insert(name, value);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
-}
-
-struct Twice<'a>(&'a str);
-
-impl fmt::Display for Twice<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` stands there twice", shown(self.0))
-    }
-}
-
 /// The parser's own words for a value of the wrong kind would quote it, and it may be a secret.
 fn not_an_object(error: &serde_json::Error) -> ImportError {
     match error.classify() {
@@ -112,11 +73,6 @@ fn not_an_object(error: &serde_json::Error) -> ImportError {
         }
         _ => ImportError::NotJson(error.to_string().replace("line 1 column", "column")),
     }
-}
-
-/// A member's name as it may stand in a message: anything can be called anything.
-fn shown(name: &str) -> String {
-    name.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
 fn holds_nul(value: &Value) -> bool {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::params::is_media_type;
 use crate::http::problem::Problem;
 use crate::http::serve::BodyFate;
+use crate::protocol::members::Members;
 
 /// A body that must be there.
 pub struct Json<T>(pub T);
@@ -76,32 +77,6 @@ pub async fn members<S: Send + Sync>(request: Request, state: &S) -> Result<Map<
     }
     let Members(members) = parse(&read(request, state).await?)?;
     Ok(members)
-}
-
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Once;
-        impl<'de> Visitor<'de> for Once {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a member stands there twice"));
-                    }
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Once)
-    }
 }
 
 pub(super) async fn read<S: Send + Sync>(mut request: Request, state: &S) -> Result<Bytes, BadBody> {
