@@ -36,10 +36,13 @@ async fn several_addresses_and_a_unix_socket_at_once() {
     }
     let mut stream = UnixStream::connect(&socket).await.expect("a connection");
     assert!(ask(&mut stream, &discovery).await.body.contains(&site.issuer));
-    assert!(running.stderr().contains("run.sock"), "the log tells where: {}", running.stderr());
     // The idle connection is no reason to stay, and the file is gone with the process.
-    running.terminate().await.ok();
+    let ran = running.terminate().await.ok();
     assert!(!socket.exists());
+    for place in [format!("127.0.0.1:{}", site.port), format!("127.0.0.1:{other}"), "run.sock".to_owned()] {
+        let told = ran.stderr.lines().any(|line| line.contains("listening") && line.contains(&place));
+        assert!(told, "the log tells where: {}", ran.stderr);
+    }
 }
 
 #[tokio::test]

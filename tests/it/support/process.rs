@@ -147,7 +147,8 @@ impl Running {
         self.stdout.lock().expect("the output").clone()
     }
 
-    /// Its log.
+    /// Its log, as far as it has come: what it wrote may still be on its way. Wait for a line, or read what
+    /// [`Ran`] has.
     pub fn stderr(&self) -> String {
         self.stderr.lock().expect("the log").clone()
     }
