@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -20,6 +21,11 @@ pub trait Clock: Send + Sync + 'static {
 /// Unpredictable bytes, fit for secrets.
 pub trait Rng: Send + Sync + 'static {
     fn fill(&self, bytes: &mut [u8]);
+
+    /// Bytes for an identifier: no secret, but nobody guesses it either.
+    fn id(&self) -> [u8; 16] {
+        random_bytes(self)
+    }
 }
 
 pub type SharedClock = Arc<dyn Clock>;
@@ -35,8 +41,19 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's generator.
+/// The operating system's generator. Its ids come in runs that begin alike, so that what is written together lies
+/// together in an index: each id at a place of its own would be a page of its own to write, in a table of millions. What a
+/// run has in common is random too and tells nobody when it was; 104 bits are each id's own.
 pub struct SystemRng;
+
+/// Ids in a run.
+const RUN: u32 = 1024;
+/// Bytes that they have in common: four characters of the text.
+const IN_COMMON: usize = 3;
+/// Ids that this process has made.
+static MADE: AtomicU32 = AtomicU32::new(0);
+/// How those of the present run begin.
+static BEGINNING: AtomicU32 = AtomicU32::new(0);
 
 impl Rng for SystemRng {
     fn fill(&self, bytes: &mut [u8]) {
@@ -48,10 +65,24 @@ impl Rng for SystemRng {
             std::process::abort();
         }
     }
+
+    fn id(&self) -> [u8; 16] {
+        let mut bytes: [u8; 16] = random_bytes(self);
+        let mut beginning = [0; 4];
+        // Who is overtaken while a run begins still counts to the one before.
+        if MADE.fetch_add(1, Ordering::Relaxed).is_multiple_of(RUN) {
+            beginning[..IN_COMMON].copy_from_slice(&bytes[..IN_COMMON]);
+            BEGINNING.store(u32::from_be_bytes(beginning), Ordering::Relaxed);
+        } else {
+            beginning = BEGINNING.load(Ordering::Relaxed).to_be_bytes();
+            bytes[..IN_COMMON].copy_from_slice(&beginning[..IN_COMMON]);
+        }
+        bytes
+    }
 }
 
 /// `N` fresh random bytes.
-pub fn random_bytes<const N: usize>(rng: &dyn Rng) -> [u8; N] {
+pub fn random_bytes<const N: usize>(rng: &(impl Rng + ?Sized)) -> [u8; N] {
     let mut bytes = [0; N];
     rng.fill(&mut bytes);
     bytes
@@ -77,5 +108,24 @@ impl Stopwatch {
 
     pub fn elapsed_millis(&self) -> u64 {
         self.elapsed_micros() / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_neighbours_and_none_is_another() {
+        let many = 20 * RUN as usize;
+        let ids: Vec<[u8; 16]> = (0..many).map(|_| SystemRng.id()).collect();
+        let count = |part: &dyn Fn(&[u8; 16]) -> Vec<u8>| ids.iter().map(part).collect::<HashSet<_>>().len();
+        assert_eq!(count(&|id| id.to_vec()), many);
+        assert_eq!(count(&|id| id[IN_COMMON..].to_vec()), many, "each has enough of its own");
+        // Other tests may make some between.
+        let beginnings = count(&|id| id[..IN_COMMON].to_vec());
+        assert!((10..200).contains(&beginnings), "{beginnings}");
     }
 }

@@ -12,7 +12,7 @@ use keyward::account::{api_keys, audit, declared};
 use keyward::ambient::{SystemClock, SystemRng, random_bytes, random_token};
 use keyward::app::App;
 use keyward::config::{Sources, load};
-use keyward::crypto::api_key::{ApiKey, ENTROPY};
+use keyward::crypto::api_key::ApiKey;
 use keyward::crypto::digest::sha256;
 use keyward::crypto::password::{self, Cost};
 use keyward::crypto::refresh;
@@ -121,11 +121,9 @@ pub struct Site {
 pub fn api_key(n: i64) -> ApiKey {
     let n = n.to_be_bytes();
     let (kid, secret) = (sha256(&[b"kid".as_slice(), &n].concat()), sha256(&[b"secret".as_slice(), &n].concat()));
-    let mut random = [0; ENTROPY];
-    let (first, rest) = random.split_at_mut(ENTROPY - secret.len());
-    first.copy_from_slice(&kid[..first.len()]);
-    rest.copy_from_slice(&secret);
-    ApiKey::new(api_key::Kind::User, random)
+    let mut id = [0; 16];
+    id.copy_from_slice(&kid[..16]);
+    ApiKey::new(api_key::Kind::User, id, secret)
 }
 
 impl Site {

@@ -222,7 +222,7 @@ fn draw(app: &App, owner: Owner, terms: Terms, predecessor: Option<ApiKeyId>, cr
         Owner::User(_) => Kind::User,
         Owner::Partner(_) => Kind::Partner,
     };
-    let key = ApiKey::new(kind, random_bytes(app.rng.as_ref()));
+    let key = ApiKey::new(kind, app.rng.id(), random_bytes(app.rng.as_ref()));
     let record = ApiKeyRecord {
         kid: key.kid.clone(),
         owner,

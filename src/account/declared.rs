@@ -91,7 +91,7 @@ pub async fn create_user(
         None => None,
         Some(password) => Some(hash_new_password(app, password).await?),
     };
-    let id = UserId::from_random(random_bytes(app.rng.as_ref()));
+    let id = UserId::from_random(app.rng.id());
     let user = NewUser {
         of_partner: None,
         id: id.clone(),

@@ -176,7 +176,7 @@ async fn open(
     kind: EventKind,
 ) -> std::result::Result<std::result::Result<SignedIn, NotOpened>, IssueError> {
     let now = app.now();
-    let id = GrantId::from_random(random_bytes(app.rng.as_ref()));
+    let id = GrantId::from_random(app.rng.id());
     let event = event(app, caller, kind, &user.id, &id).with("method", "password");
     let issuance = caller.api.opens(caller.client, &app.metadata, user.clone(), id, now);
     let tokens = issue::open(app, caller.client, &issuance, by, event, now).await?;

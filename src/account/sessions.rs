@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::audit::{self, About};
 use super::password::Verified;
-use crate::ambient::{random_bytes, random_token};
+use crate::ambient::random_token;
 use crate::app::App;
 use crate::crypto::digest::sha256;
 use crate::crypto::secret::Secret;
@@ -34,7 +34,7 @@ pub async fn begin_session(
     // The same person keeps the `sid` that apps know; its secret is always a new one (session fixation).
     // Not from a session that an API key began: what was opened there stays within the key.
     let same = replaced.filter(|session| session.user_id == *user_id && session.key.is_none());
-    let id = same.map_or_else(|| SessionId::from_random(random_bytes(app.rng.as_ref())), |session| session.id.clone());
+    let id = same.map_or_else(|| SessionId::from_random(app.rng.id()), |session| session.id.clone());
     let session = NewSession {
         id,
         token_hash: sha256(token.as_bytes()),
@@ -108,7 +108,7 @@ struct Lent {
 fn lend(app: &App, user: &User, proof: Proof, authentication: Authentication, expires_at: Timestamp) -> Lent {
     let token = random_token::<32>(app.rng.as_ref());
     let session = NewSession {
-        id: SessionId::from_random(random_bytes(app.rng.as_ref())),
+        id: SessionId::from_random(app.rng.id()),
         token_hash: sha256(token.as_bytes()),
         user_id: user.id.clone(),
         proof,

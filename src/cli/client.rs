@@ -11,7 +11,6 @@ use super::output::{self, Format};
 use super::progress::during;
 use crate::account::declared::{check_client, new_client_secret};
 use crate::account::{clients, signing_keys};
-use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::client::{Client, ClientMetadata};
 use crate::protocol::client_auth::StoredSecret;
@@ -255,7 +254,7 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
 async fn create(app: &App, format: Format, client_id: Option<String>, metadata: MetadataArgs) -> anyhow::Result<()> {
     let of_calls = client_id.as_deref().is_some_and(|id| app.config.sign_in_apis.name(id));
     let metadata = metadata.create(of_calls)?;
-    let made = || ClientId::from_random(random_bytes(app.rng.as_ref())).to_string();
+    let made = || ClientId::from_random(app.rng.id()).to_string();
     let client_id = client_id.unwrap_or_else(made);
     let visible = client_id.bytes().all(|b| b.is_ascii_graphic());
     ensure!(visible && !client_id.is_empty(), "a client_id is made of visible ASCII characters");

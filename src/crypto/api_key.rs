@@ -9,10 +9,8 @@ use crate::protocol::ids::ApiKeyId;
 const KID_LENGTH: usize = 16;
 const SECRET_LENGTH: usize = 43;
 const CHECKSUM_LENGTH: usize = 6;
-/// Random bytes of the kid; all but one bit of them fit its digits.
+/// Bytes of an id that the kid is made of; all but one bit of them fit its digits.
 const KID_BYTES: usize = 12;
-/// Random bytes that [`ApiKey::new`] takes: for the kid, and 32 for the secret.
-pub const ENTROPY: usize = KID_BYTES + 32;
 
 /// What every key looks like, for scanners.
 pub const PATTERN: &str = "kw_(uk|pk)_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}";
@@ -28,11 +26,11 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    pub fn new(kind: Kind, mut random: [u8; ENTROPY]) -> Self {
-        random[0] &= 0x7f;
-        let (kid, secret) = random.split_at(KID_BYTES);
-        let kid = base62(kid, KID_LENGTH);
-        let mut text = format!("kw_{kind}_{kid}_{}", base62(secret, SECRET_LENGTH));
+    /// From bytes of [`Rng::id`](crate::ambient::Rng::id), and random ones that stay secret.
+    pub fn new(kind: Kind, mut id: [u8; 16], secret: [u8; 32]) -> Self {
+        id[0] &= 0x7f;
+        let kid = base62(&id[..KID_BYTES], KID_LENGTH);
+        let mut text = format!("kw_{kind}_{kid}_{}", base62(&secret, SECRET_LENGTH));
         text.push_str(&checksum(&text));
         Self { kind, kid: ApiKeyId::new(kid), text: Secret::new(text) }
     }
@@ -97,13 +95,13 @@ mod tests {
     use super::*;
 
     fn key(kind: Kind) -> ApiKey {
-        ApiKey::new(kind, std::array::from_fn(|at| at as u8))
+        ApiKey::new(kind, std::array::from_fn(|at| at as u8), std::array::from_fn(|at| at as u8))
     }
 
     #[test]
     fn a_key_has_the_published_form() {
-        for (kind, random) in [(Kind::User, [0; ENTROPY]), (Kind::Partner, [255; ENTROPY])] {
-            let text = ApiKey::new(kind, random).expose().clone();
+        for (kind, byte) in [(Kind::User, 0), (Kind::Partner, 255)] {
+            let text = ApiKey::new(kind, [byte; 16], [byte; 32]).expose().clone();
             let (prefix, rest) = text.split_at(6);
             assert_eq!(prefix, format!("kw_{kind}_"));
             let (kid, secret) = rest.split_once('_').unwrap();

@@ -41,12 +41,14 @@ use api_keys::StoredApiKey;
 use changes::Freshness;
 use clients::ClientRecord;
 use db::Db;
-use gather::Gather;
+use gather::{Done, Gather};
+use grants::{Redemption, Rotation, StoredGrant};
 use key_uses::PendingUses;
 use remembered::Remembered;
+use sessions::{Visit, Visited};
 use standing::Standings;
 
-use crate::protocol::ids::{ApiKeyId, ClientId};
+use crate::protocol::ids::{ApiKeyId, ClientId, GrantId};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +57,7 @@ pub enum StoreError {
     /// off during the commit, the change may have been made all the same.
     #[error("the database is unavailable: {0}")]
     Unavailable(sqlx::Error),
-    /// The same, for a write that shared its transaction with the one that failed.
+    /// The same, for a write that shared its transaction or its statement with the one that failed.
     #[error("the database is unavailable: {0}")]
     RolledBack(String),
     /// A unique or foreign key stood in the way.
@@ -107,9 +109,19 @@ pub struct Store {
     freshness: Arc<Freshness>,
     standings: Arc<Standings>,
     key_uses: Arc<PendingUses>,
-    key_reads: Arc<Gather<ApiKeyId, Arc<StoredApiKey>>>,
+    gathers: Arc<Gathers>,
     /// Rings when a mail was queued here.
     mail_bell: Arc<Notify>,
+}
+
+/// What many ask for at once.
+#[derive(Default)]
+struct Gathers {
+    api_keys: Arc<Gather<ApiKeyId, Arc<StoredApiKey>>>,
+    grants: Arc<Gather<GrantId, StoredGrant>>,
+    redemptions: Arc<Gather<Redemption, Done>>,
+    rotations: Arc<Gather<Rotation, Done>>,
+    visits: Arc<Gather<Visit, Visited>>,
 }
 
 /// What counts until somebody changes something. Each is used only while changes can be read.
@@ -145,7 +157,7 @@ impl Store {
             freshness: Arc::default(),
             standings: Arc::default(),
             key_uses: Arc::default(),
-            key_reads: Arc::new(Gather::new(api_keys::READ_TOGETHER)),
+            gathers: Arc::default(),
             mail_bell: Arc::default(),
         };
         store.poll_changes().await?;

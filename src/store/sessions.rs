@@ -1,14 +1,17 @@
 //! Browser sessions. The cookie's secret is kept as its hash; the row's id is the `sid` that apps are told.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::db::Conn;
+use super::db::{Conn, Db, Statement};
 use super::events::{self, Event};
+use super::gather::{Found, Texts};
 use super::grants::{NOBODY_THERE, read_auth_time};
 use super::links::{self, LinkKind};
 use super::users::{self, user_columns};
-use super::{Result, Store, api_keys, column, consents, from_json, onboardings, to_json};
+use super::{Result, Store, StoreError, api_keys, column, consents, from_json, onboardings, to_json};
 use crate::protocol::api_key::{KeySession, MAX_OPENED_BY_KEY, Origin};
 use crate::protocol::claims::Authentication;
 use crate::protocol::ids::{ApiKeyId, ClientId, SessionId, UserId};
@@ -139,28 +142,56 @@ macro_rules! session_columns {
     };
 }
 
-/// What makes a session live, of `sessions` as `s` and `users` as `u`: not expired at `$2`, seen after `$3`, its person
-/// active.
-macro_rules! live {
-    () => {
-        " WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.last_seen_at > $3 AND u.disabled_at IS NULL"
+/// A cookie, by the hash of its secret, in the eyes of a client; of none where the id is empty.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Visit {
+    token_hash: [u8; 32],
+    client_id: ClientId,
+}
+
+/// Whose cookie it is, and what they have allowed the client.
+pub(super) type Visited = (SignedIn, Option<Consent>);
+
+static VISITS: LazyLock<Texts> = LazyLock::new(|| {
+    Texts::new(
+        2,
+        concat!(
+            "WITH v (token_hash, visited) AS (VALUES {})
+             SELECT v.visited, s.token_hash, c.allowed, c.given_at, ",
+            session_columns!(),
+            ", ",
+            user_columns!(),
+            " FROM v JOIN sessions s ON s.token_hash = v.token_hash JOIN users u ON u.id = s.user_id
+              LEFT JOIN consents c ON c.user_id = s.user_id AND c.client_id = v.visited"
+        ),
+    )
+});
+
+async fn find(db: Db, mut visits: Vec<Visit>) -> Result<Vec<(Visit, Visited)>> {
+    let sql = VISITS.for_keys(&mut visits);
+    let statement = || {
+        let bind = |statement: Statement<'static>, visit: &Visit| {
+            statement.bind(visit.token_hash.to_vec()).bind(visit.client_id.as_str().to_owned())
+        };
+        visits.iter().fold(sqlx::query(sql), bind)
     };
+    let read_visit = |row: &AnyRow| {
+        let token_hash = column::<Vec<u8>>(row, "token_hash")?;
+        let corrupt = |_| StoreError::Corrupt { what: "session", why: "a hash of another length".to_owned() };
+        let visit = Visit {
+            token_hash: token_hash.try_into().map_err(corrupt)?,
+            client_id: ClientId::new(column::<String>(row, "visited")?),
+        };
+        Ok((visit, (read(row)?, consents::read_joined(row)?)))
+    };
+    db.rows(statement).await?.iter().map(read_visit).collect()
 }
 
 impl Store {
     /// The live session whose cookie hashes to `token_hash`, seen within `idle`.
     pub async fn session(&self, token_hash: [u8; 32], idle: Span, now: Timestamp) -> Result<Option<SignedIn>> {
-        let sql = concat!(
-            "SELECT ",
-            session_columns!(),
-            ", ",
-            user_columns!(),
-            " FROM sessions s JOIN users u ON u.id = s.user_id",
-            live!()
-        );
-        let seen_after = (now - idle).millis();
-        let statement = || sqlx::query(sql).bind(token_hash.to_vec()).bind(now.millis()).bind(seen_after);
-        self.db.row(statement).await?.as_ref().map(read).transpose()
+        let visited = self.session_and_consent(token_hash, &ClientId::new(""), idle, now).await?;
+        Ok(visited.map(|(signed_in, _)| signed_in))
     }
 
     /// The same, with what its person has allowed `client`.
@@ -171,22 +202,13 @@ impl Store {
         idle: Span,
         now: Timestamp,
     ) -> Result<Option<(SignedIn, Option<Consent>)>> {
-        let sql = concat!(
-            "SELECT c.allowed, c.given_at, ",
-            session_columns!(),
-            ", ",
-            user_columns!(),
-            " FROM sessions s JOIN users u ON u.id = s.user_id
-              LEFT JOIN consents c ON c.user_id = s.user_id AND c.client_id = $4",
-            live!()
-        );
-        let seen_after = (now - idle).millis();
-        let statement = || {
-            let statement = sqlx::query(sql).bind(token_hash.to_vec()).bind(now.millis());
-            statement.bind(seen_after).bind(client.as_str().to_owned())
-        };
-        let Some(row) = self.db.row(statement).await? else { return Ok(None) };
-        Ok(Some((read(&row)?, consents::read_joined(&row)?)))
+        let visit = Visit { token_hash, client_id: client.clone() };
+        let db = self.db.clone();
+        let together = move |visits| Box::pin(find(db.clone(), visits)) as Found<_, _>;
+        let visited = self.gathers.visits.find(visit, together).await?;
+        Ok(visited.filter(|(found, _)| {
+            found.expires_at > now && found.last_seen_at > now - idle && found.user.disabled_at.is_none()
+        }))
     }
 
     /// Begins a session in place of `replaced`, which ends with its online grants unless it is the same one: the

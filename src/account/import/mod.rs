@@ -158,7 +158,7 @@ impl<'a> Importer<'a> {
         let dry = self.scratch.is_some();
         Ok(NewUser {
             of_partner: None,
-            id: record.id.unwrap_or_else(|| UserId::from_random(random_bytes(app.rng.as_ref()))),
+            id: record.id.unwrap_or_else(|| UserId::from_random(app.rng.id())),
             username: record.username,
             email: record.email,
             email_verified: record.email_verified,

@@ -7,7 +7,6 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Partner;
 use super::register::{RegisterError, Registered, Request, register};
-use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::live;
 use crate::protocol::ids::{ImportId, OnboardingId};
@@ -32,11 +31,11 @@ pub async fn accept(
     lines: Vec<std::result::Result<Registration, &'static str>>,
 ) -> Result<ImportId> {
     let wish = |registration| {
-        let onboarding = OnboardingId::from_random(random_bytes(app.rng.as_ref()));
+        let onboarding = OnboardingId::from_random(app.rng.id());
         Wish { onboarding, registration }
     };
     let lines = lines.into_iter().map(|line| line.map(wish)).collect();
-    let id = ImportId::from_random(random_bytes(app.rng.as_ref()));
+    let id = ImportId::from_random(app.rng.id());
     app.store.create_import(id.clone(), partner.id.clone(), lines, app.now()).await?;
     app.imports.notify_one();
     Ok(id)

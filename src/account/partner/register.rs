@@ -4,7 +4,6 @@
 use super::Partner;
 use super::idempotency::{Before, Idempotent};
 use crate::account::api_keys::{Minted, draw_for_user};
-use crate::ambient::random_bytes;
 use crate::app::App;
 use crate::protocol::api_key::{Unacceptable, Wish};
 use crate::protocol::ids::{OnboardingId, UserId, random_id};
@@ -131,7 +130,7 @@ async fn refuse(
 }
 
 fn onboarding_id(app: &App, request: &Request<'_>) -> OnboardingId {
-    let fresh = || OnboardingId::from_random(random_bytes(app.rng.as_ref()));
+    let fresh = || OnboardingId::from_random(app.rng.id());
     request.onboarding.clone().unwrap_or_else(fresh)
 }
 
@@ -169,7 +168,7 @@ fn draw(app: &App, partner: &Partner, request: &Request<'_>) -> Result<(Fresh, N
 /// The letter that welcomes somebody.
 pub(super) fn welcome_mail(app: &App, partner: &Partner, onboarding: &OnboardingId, to: &str) -> NewMail {
     NewMail {
-        id: random_id(random_bytes(app.rng.as_ref())),
+        id: random_id(app.rng.id()),
         to: to.to_owned(),
         mail: Mail::Welcome { partner_name: partner.name.clone() },
         partner: Some(partner.id.clone()),
@@ -191,7 +190,7 @@ fn draw_user(app: &App, partner: &Partner, registration: &Registration, now: Tim
         }
     }
     let user = User {
-        id: UserId::from_random(random_bytes(app.rng.as_ref())),
+        id: UserId::from_random(app.rng.id()),
         username: None,
         email: Some(registration.email.clone()),
         // A partner's word is no proof.

@@ -13,7 +13,6 @@ use serde_json::{Map, Value, json};
 
 use super::{Hints, Presented, presented};
 use crate::account::first_party::{self, Caller, Newcomer, SignIn, SignUp, SignedIn};
-use crate::ambient::random_bytes;
 use crate::http::error::{Fault, RETRY_SOON};
 use crate::http::extract::authenticated::{Authenticated, Optional, Required};
 use crate::http::extract::json::{self, BadBody};
@@ -102,7 +101,7 @@ async fn sign_up(State(web): State<Shared>, address: ClientAddress, request: Req
         Err(refusal) => return Err(Refused::of(&refusal, quota)),
     };
     let newcomer = Newcomer {
-        id: UserId::uuid(random_bytes(web.app.rng.as_ref())),
+        id: UserId::uuid(web.app.rng.id()),
         username: Some(new.username),
         email: None,
         password: new.password,

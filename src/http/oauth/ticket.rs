@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ambient::{random_bytes, random_token};
+use crate::ambient::random_token;
 use crate::crypto::seal::SealKey;
 use crate::http::Web;
 use crate::http::error::Fault;
@@ -39,7 +39,7 @@ pub struct Ticket {
 
 impl Ticket {
     pub fn new(web: &Web, request: AuthorizationRequest) -> Self {
-        let id = GrantId::from_random(random_bytes(web.app.rng.as_ref()));
+        let id = GrantId::from_random(web.app.rng.id());
         Self { id, issued_at: web.app.now(), request, selected: None, denied: false, text: None }
     }
 

@@ -143,7 +143,7 @@ async fn decide(
             let facts = api_key::Facts {
                 from: address.0,
                 key: key.and_then(|key| Some((key.record.clone(), key.user.clone()?))),
-                grant_id: GrantId::from_random(random_bytes(app.rng.as_ref())),
+                grant_id: GrantId::from_random(app.rng.id()),
             };
             let seed: [u8; 32] = random_bytes(app.rng.as_ref());
             (request.decide(client, metadata, facts, now), seed.to_vec())

@@ -4,7 +4,6 @@
 mod read;
 
 pub use read::ListedApiKey;
-pub(super) use read::READ_TOGETHER;
 
 use super::db::Conn;
 use super::events::{self, Event};

@@ -9,7 +9,7 @@ use crate::protocol::api_key::{ApiKeyRecord, Kind, Owner};
 use crate::protocol::ids::{ApiKeyId, ClientId, UserId};
 use crate::protocol::time::{Span, Timestamp};
 use crate::store::db::Db;
-use crate::store::gather::Unanswered;
+use crate::store::gather::{Found, Texts};
 use crate::store::users::{self, user_columns};
 use crate::store::{Result, Store, StoreError, column, from_json};
 
@@ -82,11 +82,8 @@ impl Store {
         }
         let before = known.before();
         let db = self.db.clone();
-        let shared = self.key_reads.ask(kid.clone(), move |kids| Box::pin(read_together(db.clone(), kids)));
-        let key = match shared.await {
-            Ok(key) => key,
-            Err(Unanswered) => read_together(self.db.clone(), vec![kid.clone()]).await?.pop().map(|(_, key)| key),
-        };
+        let read = move |kids| Box::pin(read_together(db.clone(), kids)) as Found<_, _>;
+        let key = self.gathers.api_keys.find(kid.clone(), read).await?;
         if let Some(key) = &key {
             known.put(kid.clone(), before, key);
         }
@@ -132,33 +129,23 @@ impl Store {
     }
 }
 
-/// Keys in one statement at most.
-pub const READ_TOGETHER: usize = SIZES[SIZES.len() - 1];
-/// How many a statement may ask for: a few texts, so that each is prepared once.
-const SIZES: [usize; 4] = [1, 4, 16, 32];
-/// For each of [`SIZES`].
-static READS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| {
-    SIZES.map(|size| {
-        let names = (1..=size).map(|at| format!("${at}")).collect::<Vec<_>>().join(", ");
-        let select = concat!(
+/// Those of these kids that were ever given out.
+static TOGETHER: LazyLock<Texts> = LazyLock::new(|| {
+    Texts::new(
+        1,
+        concat!(
             "SELECT k.mac, k.pepper, ",
             key_columns!(),
             ", ",
             user_columns!(),
-            " FROM api_keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.kid IN ("
-        );
-        format!("{select}{names})")
-    })
+            " FROM api_keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.kid IN ({})"
+        ),
+    )
 });
 
 /// Those of these keys that were ever given out, each with its person.
 async fn read_together(db: Db, mut kids: Vec<ApiKeyId>) -> Result<Vec<(ApiKeyId, Arc<StoredApiKey>)>> {
-    let nth = SIZES.iter().position(|size| *size >= kids.len()).unwrap_or(SIZES.len() - 1);
-    // Asking for one twice finds it once.
-    if let Some(last) = kids.last().cloned() {
-        kids.resize(SIZES[nth].max(kids.len()), last);
-    }
-    let sql = READS[nth].as_str();
+    let sql = TOGETHER.for_keys(&mut kids);
     let statement = || kids.iter().fold(sqlx::query(sql), |statement, kid| statement.bind(kid.as_str().to_owned()));
     let rows = db.rows(statement).await?;
     rows.iter().map(|row| read_stored(row).map(|key| (key.record.kid.clone(), Arc::new(key)))).collect()

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sqlx::any::AnyConnectOptions;
+use sqlx::any::{AnyConnectOptions, AnyRow};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,6 +38,18 @@ impl Queue {
         self.send(false, move |conn| {
             let statement = statement();
             Box::pin(async move { Ok(statement.execute(conn).await?.rows_affected()) })
+        })
+        .await
+    }
+
+    /// The rows that it returns, after the commit.
+    pub(super) async fn returning(
+        &self,
+        statement: impl Fn() -> Statement<'static> + Send + 'static,
+    ) -> Result<Vec<AnyRow>> {
+        self.send(false, move |conn| {
+            let statement = statement();
+            Box::pin(async move { Ok(statement.fetch_all(conn).await?) })
         })
         .await
     }

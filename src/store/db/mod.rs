@@ -237,6 +237,21 @@ impl Db {
         }
     }
 
+    /// The same for one that tells of what it changed: the rows that it returns.
+    pub(super) async fn returning(
+        &self,
+        statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
+    ) -> Result<Vec<AnyRow>> {
+        let _watched = (Timer::db_write(), traces::step("database write"));
+        match &self.ways {
+            Ways::Sqlite { queue, .. } => queue.returning(statement).await,
+            Ways::Postgres { pool, running } => {
+                let pool = pool.clone();
+                spawn(running, async move { postgres::returning(&pool, statement).await }).await
+            }
+        }
+    }
+
     /// Runs `write` in a transaction and answers after its commit. Dropping the returned future does not stop it.
     pub(super) async fn write<T, F>(&self, write: F) -> Result<T>
     where

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
+use sqlx::any::AnyRow;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Connection as _};
 
@@ -25,14 +26,29 @@ pub(super) async fn inspect(conn: &mut Conn, warned: &AtomicBool) -> sqlx::Resul
     Ok(())
 }
 
-/// One statement, which is a transaction by itself. What a server says that was shut down (57P01) it says instead of
-/// doing it, so the next connection is asked; with a connection that breaks without a word, nobody can know.
+/// One statement; how many rows it changed.
 pub(super) async fn execute(pool: &AnyPool, statement: impl Fn() -> Statement<'static>) -> Result<u64> {
+    alone(pool, |conn| {
+        let statement = statement();
+        Box::pin(async move { Ok(statement.execute(conn).await?.rows_affected()) })
+    })
+    .await
+}
+
+/// One statement; the rows that it returns. The driver has read them all, and the server's last word, which comes after
+/// the commit.
+pub(super) async fn returning(pool: &AnyPool, statement: impl Fn() -> Statement<'static>) -> Result<Vec<AnyRow>> {
+    alone(pool, |conn| Box::pin(statement().fetch_all(conn))).await
+}
+
+/// Runs one statement, which is a transaction by itself. What a server says that was shut down (57P01) it says instead of
+/// doing it, so the next connection is asked; with a connection that breaks without a word, nobody can know.
+async fn alone<T>(pool: &AnyPool, run: impl for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, sqlx::Result<T>>) -> Result<T> {
     let mut passed_over = 0;
     loop {
         let mut conn = acquire(pool, &mut passed_over).await?;
-        let error = match statement().execute(&mut *conn).await {
-            Ok(done) => return Ok(done.rows_affected()),
+        let error = match run(&mut conn).await {
+            Ok(done) => return Ok(done),
             Err(error) => error,
         };
         if is_shut_down(&error) && passed_over < STALE_AT_ONCE {

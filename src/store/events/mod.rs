@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 
 use super::db::{self, Conn, Statement};
 use super::{Result, Store, rows, to_json};
-use crate::ambient::{Rng, SharedRng, random_token};
+use crate::ambient::{Rng, SharedRng};
+use crate::crypto::digest::base64url;
 use crate::protocol::client::wire_enum;
 use crate::protocol::ids::{ClientId, UserId};
 use crate::protocol::time::Timestamp;
@@ -79,7 +80,7 @@ wire_enum! {
 /// One thing that happened.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// 128 random bits.
+    /// [`Rng::id`] in base64url.
     pub id: String,
     pub at: Timestamp,
     pub kind: EventKind,
@@ -93,7 +94,7 @@ pub struct Event {
 impl Event {
     pub fn new(rng: &dyn Rng, kind: EventKind, at: Timestamp) -> Self {
         let (user_id, client_id, address) = (None, None, None);
-        Self { id: random_token::<16>(rng), at, kind, user_id, client_id, address, detail: Map::new() }
+        Self { id: base64url(&rng.id()), at, kind, user_id, client_id, address, detail: Map::new() }
     }
 
     pub fn of_user(self, id: &UserId) -> Self {

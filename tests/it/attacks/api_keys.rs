@@ -26,7 +26,7 @@ async fn exchange(provider: &Provider, client: &str, key: &str, more: &[(&str, &
 
 /// A key that was never given out: its form and checksum are right.
 fn invented(kind: Kind, n: u8) -> String {
-    ApiKey::new(kind, [n; keyward::crypto::api_key::ENTROPY]).expose().clone()
+    ApiKey::new(kind, [n; 16], [n; 32]).expose().clone()
 }
 
 /// The key of the same id with another secret: whoever reads a list knows ids, and anybody computes checksums.

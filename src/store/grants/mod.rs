@@ -1,11 +1,14 @@
 //! Authorizations: one row each, from the code to the last refresh. Every change is one conditional statement, so
-//! that of two requests that race exactly one finds the condition true.
+//! that of two requests that race exactly one finds the condition true. What every sign-in and every refresh asks for is
+//! asked for together with others in `together.rs`.
+
+mod together;
 
 use sqlx::any::AnyRow;
 
 use super::db::{Conn, Kind, Statement};
 use super::events::{self, Event};
-use super::users::{self, user_columns};
+use super::users;
 use super::{Result, Store, column, from_json, to_json};
 use crate::protocol::api_key::MAX_OPENED_BY_KEY;
 use crate::protocol::claims::Authentication;
@@ -64,6 +67,7 @@ macro_rules! grant_columns {
 }
 
 pub(super) use grant_columns;
+pub(super) use together::{Redemption, Rotation};
 
 pub(super) fn read(row: &AnyRow) -> Result<StoredGrant> {
     let user = users::read(row)?;
@@ -103,18 +107,6 @@ pub(super) fn read(row: &AnyRow) -> Result<StoredGrant> {
 }
 
 impl Store {
-    pub async fn grant(&self, id: &GrantId) -> Result<Option<StoredGrant>> {
-        let sql = concat!(
-            "SELECT ",
-            grant_columns!(),
-            ", ",
-            user_columns!(),
-            " FROM grants g JOIN users u ON u.id = g.user_id WHERE g.id = $1"
-        );
-        let row = self.db.row(|| sqlx::query(sql).bind(id.as_str().to_owned())).await?;
-        row.as_ref().map(read).transpose()
-    }
-
     /// Writes the grant whose code or refresh token is about to leave.
     pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
         let (id, api_key_id) = (new.grant.id.clone(), new.grant.api_key_id.clone());
@@ -164,46 +156,6 @@ impl Store {
             self.standings.forget();
         }
         Ok(created)
-    }
-
-    /// Uses up the code. `false` where somebody else was first or the grant was revoked.
-    pub async fn redeem_code(
-        &self,
-        id: GrantId,
-        refresh_expires_at: Option<Timestamp>,
-        row_expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<bool> {
-        let at = now.millis();
-        self.conditional(move || {
-            let refreshes = refresh_expires_at.map(|_| at);
-            sqlx::query(
-                "UPDATE grants SET redeemed_at = $2, refresh_rotated_at = $3, refresh_used_at = $3,
-                         refresh_expires_at = $4, expires_at = $5
-                     WHERE id = $1 AND redeemed_at IS NULL AND revoked_at IS NULL",
-            )
-            .bind(id.as_str().to_owned())
-            .bind(at)
-            .bind(refreshes)
-            .bind(refresh_expires_at.map(Timestamp::millis))
-            .bind(row_expires_at.millis())
-        })
-        .await
-    }
-
-    /// Moves the refresh token from one generation to the next. `false` where somebody else was first.
-    pub async fn rotate_refresh(&self, id: GrantId, from: u32, now: Timestamp) -> Result<bool> {
-        self.conditional(move || {
-            sqlx::query(
-                "UPDATE grants SET refresh_generation = $3, refresh_rotated_at = $4, refresh_used_at = $4
-                     WHERE id = $1 AND refresh_generation = $2 AND revoked_at IS NULL",
-            )
-            .bind(id.as_str().to_owned())
-            .bind(i64::from(from))
-            .bind(i64::from(from) + 1)
-            .bind(now.millis())
-        })
-        .await
     }
 
     /// Begins the rest of a refresh token anew. `false` where the grant was revoked meanwhile.

@@ -1,0 +1,196 @@
+//! What every sign-in and every refresh does to its grant: finds it, uses up its code, moves its refresh token on. Under
+//! load one statement does it for many.
+
+use std::sync::LazyLock;
+
+use super::{StoredGrant, grant_columns, read};
+use crate::protocol::ids::GrantId;
+use crate::protocol::time::Timestamp;
+use crate::store::db::{Db, Kind, Statement};
+use crate::store::gather::{Done, Found, Texts};
+use crate::store::users::user_columns;
+use crate::store::{Result, Store, column};
+
+/// A code to use up.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(in crate::store) struct Redemption {
+    id: GrantId,
+    at: Timestamp,
+    refresh_expires_at: Option<Timestamp>,
+    row_expires_at: Timestamp,
+}
+
+/// A refresh token to replace.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(in crate::store) struct Rotation {
+    id: GrantId,
+    from: u32,
+    at: Timestamp,
+}
+
+static FIND: LazyLock<Texts> = LazyLock::new(|| {
+    Texts::new(
+        1,
+        concat!(
+            "SELECT ",
+            grant_columns!(),
+            ", ",
+            user_columns!(),
+            " FROM grants g JOIN users u ON u.id = g.user_id WHERE g.id IN ({})"
+        ),
+    )
+});
+
+/// A change of many rows at once. On PostgreSQL it passes over those that somebody else is at: waiting for one while it
+/// holds the others, it could wait for somebody who waits for it. Whoever was passed over asks alone.
+struct Change {
+    on_sqlite: Texts,
+    on_postgres: Texts,
+}
+
+impl Change {
+    /// `set` of the rows for which `condition` holds, both in terms of `grants` and of `v` with these columns, the first of
+    /// which is `grant_id`.
+    fn new(columns: &[&str], set: &str, condition: &str) -> Self {
+        let text = |free: &str, and_free: &str| {
+            let names = columns.join(", ");
+            let text = format!(
+                "WITH v ({names}) AS (VALUES {{}}){free}
+                 UPDATE grants SET {set} FROM v WHERE grants.id = v.grant_id AND {condition}{and_free}
+                 RETURNING grants.id, grants.refresh_generation"
+            );
+            Texts::new(columns.len(), &text)
+        };
+        let free = ", free AS (SELECT id FROM grants WHERE id IN (SELECT grant_id FROM v) FOR UPDATE SKIP LOCKED)";
+        Self { on_sqlite: text("", ""), on_postgres: text(free, " AND grants.id IN (SELECT id FROM free)") }
+    }
+
+    fn on(&self, kind: Kind) -> &Texts {
+        match kind {
+            Kind::Sqlite => &self.on_sqlite,
+            Kind::Postgres => &self.on_postgres,
+        }
+    }
+}
+
+static REDEEM: LazyLock<Change> = LazyLock::new(|| {
+    Change::new(
+        &["grant_id", "at", "refreshes_at", "refresh_until", "row_until"],
+        "redeemed_at = v.at, refresh_rotated_at = v.refreshes_at, refresh_used_at = v.refreshes_at,
+             refresh_expires_at = v.refresh_until, expires_at = v.row_until",
+        "redeemed_at IS NULL AND revoked_at IS NULL",
+    )
+});
+
+static ROTATE: LazyLock<Change> = LazyLock::new(|| {
+    Change::new(
+        &["grant_id", "generation", "at"],
+        "refresh_generation = v.generation + 1, refresh_rotated_at = v.at, refresh_used_at = v.at",
+        "refresh_generation = v.generation AND revoked_at IS NULL",
+    )
+});
+
+impl Store {
+    pub async fn grant(&self, id: &GrantId) -> Result<Option<StoredGrant>> {
+        let db = self.db.clone();
+        self.gathers.grants.find(id.clone(), move |ids| Box::pin(find(db.clone(), ids)) as Found<_, _>).await
+    }
+
+    /// Uses up the code. `false` where somebody else was first or the grant was revoked.
+    pub async fn redeem_code(
+        &self,
+        id: GrantId,
+        refresh_expires_at: Option<Timestamp>,
+        row_expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let one = Redemption { id, at: now, refresh_expires_at, row_expires_at };
+        let db = self.db.clone();
+        let together = move |many| Box::pin(redeem(db.clone(), many)) as Found<_, _>;
+        if let Some(done) = self.gathers.redemptions.ask(one.clone(), together).await? {
+            return Ok(done.is_mine());
+        }
+        self.conditional(move || {
+            let refreshes_at = one.refresh_expires_at.map(|_| one.at.millis());
+            sqlx::query(
+                "UPDATE grants SET redeemed_at = $2, refresh_rotated_at = $3, refresh_used_at = $3,
+                         refresh_expires_at = $4, expires_at = $5
+                     WHERE id = $1 AND redeemed_at IS NULL AND revoked_at IS NULL",
+            )
+            .bind(one.id.as_str().to_owned())
+            .bind(one.at.millis())
+            .bind(refreshes_at)
+            .bind(one.refresh_expires_at.map(Timestamp::millis))
+            .bind(one.row_expires_at.millis())
+        })
+        .await
+    }
+
+    /// Moves the refresh token from one generation to the next. `false` where somebody else was first.
+    pub async fn rotate_refresh(&self, id: GrantId, from: u32, now: Timestamp) -> Result<bool> {
+        let one = Rotation { id, from, at: now };
+        let db = self.db.clone();
+        let together = move |many| Box::pin(rotate(db.clone(), many)) as Found<_, _>;
+        if let Some(done) = self.gathers.rotations.ask(one.clone(), together).await? {
+            return Ok(done.is_mine());
+        }
+        self.conditional(move || {
+            sqlx::query(
+                "UPDATE grants SET refresh_generation = $2 + 1, refresh_rotated_at = $3, refresh_used_at = $3
+                     WHERE id = $1 AND refresh_generation = $2 AND revoked_at IS NULL",
+            )
+            .bind(one.id.as_str().to_owned())
+            .bind(i64::from(one.from))
+            .bind(one.at.millis())
+        })
+        .await
+    }
+}
+
+async fn find(db: Db, mut ids: Vec<GrantId>) -> Result<Vec<(GrantId, StoredGrant)>> {
+    let sql = FIND.for_keys(&mut ids);
+    let statement = || ids.iter().fold(sqlx::query(sql), |statement, id| statement.bind(id.as_str().to_owned()));
+    let rows = db.rows(statement).await?;
+    rows.iter().map(|row| read(row).map(|stored| (stored.grant.id.clone(), stored))).collect()
+}
+
+async fn redeem(db: Db, many: Vec<Redemption>) -> Result<Vec<(Redemption, Done)>> {
+    let bind = |statement: Statement<'static>, one: &Redemption| {
+        statement
+            .bind(one.id.as_str().to_owned())
+            .bind(one.at.millis())
+            .bind(one.refresh_expires_at.map(|_| one.at.millis()))
+            .bind(one.refresh_expires_at.map(Timestamp::millis))
+            .bind(one.row_expires_at.millis())
+    };
+    change(db, &REDEEM, many, bind, |one, id, _| one.id.as_str() == id).await
+}
+
+async fn rotate(db: Db, many: Vec<Rotation>) -> Result<Vec<(Rotation, Done)>> {
+    let bind = |statement: Statement<'static>, one: &Rotation| {
+        statement.bind(one.id.as_str().to_owned()).bind(i64::from(one.from)).bind(one.at.millis())
+    };
+    let made = |one: &Rotation, id: &str, generation| one.id.as_str() == id && i64::from(one.from) + 1 == generation;
+    change(db, &ROTATE, many, bind, made).await
+}
+
+/// Makes a change for all of these; those for whom it was made. `made` is asked with the id and the generation of each
+/// row that changed.
+async fn change<K: Clone + Send + Sync + 'static>(
+    db: Db,
+    change: &'static Change,
+    many: Vec<K>,
+    bind: impl Fn(Statement<'static>, &K) -> Statement<'static> + Send + Sync + 'static,
+    made: impl Fn(&K, &str, i64) -> bool,
+) -> Result<Vec<(K, Done)>> {
+    let mut padded = many.clone();
+    let sql = change.on(db.kind()).for_keys(&mut padded);
+    let rows = db.returning(move || padded.iter().fold(sqlx::query(sql), &bind)).await?;
+    let mut done_for = Vec::new();
+    for row in rows {
+        let (id, generation) = (column::<&str>(&row, "id")?, column(&row, "refresh_generation")?);
+        let done = Done::default();
+        done_for.extend(many.iter().filter(|one| made(one, id, generation)).map(|one| (one.clone(), done.clone())));
+    }
+    Ok(done_for)
+}
