@@ -111,7 +111,7 @@ async fn open(conn: &mut Conn, kind: Kind, by: Opening, new: NewGrant, event: &E
         }
         Opening::SignUp(user) => sign_up(conn, &user, now).await?,
     }
-    let written = grants::insert(grants::insert_sql(kind), new, now)?().execute(&mut *conn).await?;
+    let written = grants::insert(kind, new, now)?().execute(&mut *conn).await?;
     if written.rows_affected() == 0 {
         return Err(StoreError::Refused(ENDED));
     }

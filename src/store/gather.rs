@@ -1,5 +1,6 @@
 //! One question for many: whoever asks while others are being answered waits for the next statement, which asks for all
-//! that wait. Alone nobody waits; under load a statement, and the way to the database and back, is shared.
+//! that wait. Alone nobody waits; under load a statement, and the way to the database and back, is shared. One statement
+//! of a kind at a time, as long as none is late: with two each serves half as many, and both are slower.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,9 +12,12 @@ use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::{Result, StoreError, rows};
+use crate::ambient::Stopwatch;
 
-/// Statements at a time.
-const AT_ONCE: usize = 2;
+/// A statement that takes longer holds up nobody else: a connection may have died without a word.
+const LATE_MILLIS: u64 = 1000;
+/// Statements at a time, where all but the last are late.
+const AT_ONCE: usize = 4;
 /// How many a statement may ask for: a few texts, so that each is prepared once.
 const SIZES: [usize; 4] = [1, 4, 16, 32];
 /// Keys in one statement at most.
@@ -60,14 +64,17 @@ pub(super) struct Gather<K, V> {
 
 struct Waiting<K, V> {
     questions: Vec<(K, Answer<V>)>,
+    /// Statements that run.
     running: usize,
+    /// Since the last of them began.
+    begun: Stopwatch,
 }
 
 type Answer<V> = oneshot::Sender<std::result::Result<Option<V>, Unanswered>>;
 
 impl<K, V> Default for Gather<K, V> {
     fn default() -> Self {
-        Self { waiting: Mutex::new(Waiting { questions: Vec::new(), running: 0 }) }
+        Self { waiting: Mutex::new(Waiting { questions: Vec::new(), running: 0, begun: Stopwatch::start() }) }
     }
 }
 
@@ -98,7 +105,8 @@ where
         let begins = {
             let mut waiting = self.waiting();
             waiting.questions.push((key, answer));
-            let begins = waiting.running < AT_ONCE;
+            let late = waiting.begun.elapsed_millis() > LATE_MILLIS && waiting.running < AT_ONCE;
+            let begins = waiting.running == 0 || late;
             waiting.running += usize::from(begins);
             begins
         };
@@ -121,6 +129,7 @@ where
                     std::mem::forget(running);
                     return;
                 }
+                waiting.begun = Stopwatch::start();
                 let eldest = waiting.questions.len().min(MOST);
                 let newer = waiting.questions.split_off(eldest);
                 std::mem::replace(&mut waiting.questions, newer)
@@ -199,23 +208,20 @@ mod tests {
 
     type Answers = Vec<tokio::task::JoinHandle<std::result::Result<Option<u32>, Unanswered>>>;
 
-    /// Asks for each of these alone in a statement, which waits at the gate, and then for the others.
-    async fn ask_all(alone: [u32; AT_ONCE], others: impl IntoIterator<Item = u32>) -> (Answers, usize) {
+    /// Asks for this one alone in a statement, which waits at the gate, and then for the others.
+    async fn ask_all(alone: u32, others: impl IntoIterator<Item = u32>) -> (Answers, usize) {
         let (gate, statements) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let gather = Arc::new(Gather::default());
         let ask = |key: u32| {
             let (gather, read) = (Arc::clone(&gather), reader(&gate, &statements));
             tokio::spawn(async move { gather.ask(key, read).await })
         };
-        let mut asked = Answers::new();
-        for key in alone {
-            asked.push(ask(key));
-            while statements.load(Ordering::SeqCst) < asked.len() {
-                tokio::task::yield_now().await;
-            }
+        let mut asked = vec![ask(alone)];
+        while statements.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
         }
         asked.extend(others.into_iter().map(&ask));
-        while gather.waiting().questions.len() < asked.len() - AT_ONCE {
+        while gather.waiting().questions.len() < asked.len() - 1 {
             tokio::task::yield_now().await;
         }
         gate.add_permits(1000);
@@ -230,19 +236,19 @@ mod tests {
     #[tokio::test]
     async fn whoever_asks_meanwhile_shares_the_next_statement() {
         let most = u32::try_from(MOST).expect("a few");
-        let (asked, statements) = ask_all([0, 1], 2..2 + most + 1).await;
+        let (asked, statements) = ask_all(0, 1..=most + 1).await;
         for (key, answer) in (0..).zip(join_all(asked).await) {
             let expected = (key % 2 == 0).then_some(key * 10);
             assert_eq!(answer.expect("it ran").expect("an answer"), expected, "{key}");
         }
-        assert_eq!(statements, AT_ONCE + 2, "as many as fit, and one");
+        assert_eq!(statements, 3, "one, as many as fit, and one");
     }
 
     #[tokio::test]
     async fn a_statement_that_fails_leaves_the_others_be() {
-        let (asked, _) = ask_all([2, 99], [4]).await;
+        let (asked, _) = ask_all(99, [2, 4]).await;
         let answers: Vec<_> = join_all(asked).await.into_iter().map(|answer| answer.expect("it ran").ok()).collect();
-        assert_eq!(answers, [Some(Some(20)), None, Some(Some(40))]);
+        assert_eq!(answers, [None, Some(Some(20)), Some(Some(40))]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ use changes::Freshness;
 use clients::ClientRecord;
 use db::Db;
 use gather::{Done, Gather};
-use grants::{Redemption, Rotation, StoredGrant};
+use grants::{Creation, Redemption, Rotation, StoredGrant};
 use key_uses::PendingUses;
 use remembered::Remembered;
 use sessions::{Visit, Visited};
@@ -119,6 +119,7 @@ pub struct Store {
 struct Gathers {
     api_keys: Arc<Gather<ApiKeyId, Arc<StoredApiKey>>>,
     grants: Arc<Gather<GrantId, StoredGrant>>,
+    creations: Arc<Gather<Creation, Done>>,
     redemptions: Arc<Gather<Redemption, Done>>,
     rotations: Arc<Gather<Rotation, Done>>,
     visits: Arc<Gather<Visit, Visited>>,

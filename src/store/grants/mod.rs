@@ -1,16 +1,16 @@
 //! Authorizations: one row each, from the code to the last refresh. Every change is one conditional statement, so
 //! that of two requests that race exactly one finds the condition true. What every sign-in and every refresh asks for is
-//! asked for together with others in `together.rs`.
+//! asked for together with others in `together.rs`; how grants are made is `creation.rs`.
 
+mod creation;
 mod together;
 
 use sqlx::any::AnyRow;
 
-use super::db::{Conn, Kind, Statement};
+use super::db::{Conn, Statement};
 use super::events::{self, Event};
 use super::users;
-use super::{Result, Store, column, from_json, to_json};
-use crate::protocol::api_key::MAX_OPENED_BY_KEY;
+use super::{Result, Store, column, from_json};
 use crate::protocol::claims::Authentication;
 use crate::protocol::grant::{GrantRecord, RefreshState};
 use crate::protocol::ids::{ApiKeyId, ClientId, GrantId, SessionId, UserId};
@@ -26,28 +26,6 @@ pub struct StoredGrant {
     pub code_hash: Vec<u8>,
     /// Mixed into the authenticity code of each refresh token.
     pub refresh_seed: Vec<u8>,
-}
-
-/// A grant to make, with its secrets.
-pub struct NewGrant {
-    pub grant: GrantRecord,
-    /// `None` where it never had a code.
-    pub code_hash: Option<[u8; 32]>,
-    pub refresh_seed: [u8; 32],
-    /// When the row may be forgotten.
-    pub expires_at: Timestamp,
-    /// Where a key signs its person in by a call.
-    pub event: Option<Event>,
-}
-
-/// What writing a grant came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GrantCreation {
-    Created,
-    /// The sign-in that the id stands for was completed already.
-    IdUsed,
-    /// What it leans on ended meanwhile: the person signed out, was disabled or deleted, the API key was revoked.
-    Ended,
 }
 
 /// `auth_time` of what came from an API key.
@@ -66,6 +44,8 @@ macro_rules! grant_columns {
     };
 }
 
+pub(super) use creation::{Creation, insert};
+pub use creation::{GrantCreation, NewGrant};
 pub(super) use grant_columns;
 pub(super) use together::{Redemption, Rotation};
 
@@ -107,57 +87,6 @@ pub(super) fn read(row: &AnyRow) -> Result<StoredGrant> {
 }
 
 impl Store {
-    /// Writes the grant whose code or refresh token is about to leave.
-    pub async fn create_grant(&self, new: NewGrant, now: Timestamp) -> Result<GrantCreation> {
-        let (id, api_key_id) = (new.grant.id.clone(), new.grant.api_key_id.clone());
-        let event = new.event.clone();
-        let statement = insert(insert_sql(self.db.kind()), new, now)?;
-        let created = match &api_key_id {
-            None => self.conditional(statement).await?,
-            Some(kid) => self.create_grant_of_key(statement, kid.clone(), event).await?,
-        };
-        if created {
-            return Ok(GrantCreation::Created);
-        }
-        if api_key_id.is_some() {
-            // Another process ended the key: what is remembered of it here would only decide the same again.
-            self.caches.api_keys.clear();
-        }
-        let used = self.db.row(|| sqlx::query("SELECT id FROM grants WHERE id = $1").bind(id.as_str().to_owned()));
-        Ok(if used.await?.is_some() { GrantCreation::IdUsed } else { GrantCreation::Ended })
-    }
-
-    /// The same for one that an API key opened; the oldest of too many ends.
-    async fn create_grant_of_key(
-        &self,
-        statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
-        kid: ApiKeyId,
-        event: Option<Event>,
-    ) -> Result<bool> {
-        let written = self.db.write(move |conn| {
-            let insert = statement();
-            Box::pin(async move {
-                if insert.execute(&mut *conn).await?.rows_affected() == 0 {
-                    return Ok((false, 0));
-                }
-                if let Some(event) = &event {
-                    events::insert(conn, event).await?;
-                }
-                let oldest = sqlx::query(
-                    "DELETE FROM grants WHERE id IN (
-                         SELECT id FROM grants WHERE api_key_id = $1 ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)",
-                );
-                let ended = oldest.bind(kid.as_str()).bind(MAX_OPENED_BY_KEY).execute(conn).await?;
-                Ok((true, ended.rows_affected()))
-            })
-        });
-        let (created, ended) = written.await?;
-        if ended > 0 {
-            self.standings.forget();
-        }
-        Ok(created)
-    }
-
     /// Begins the rest of a refresh token anew. `false` where the grant was revoked meanwhile.
     pub async fn touch_refresh(&self, id: GrantId, now: Timestamp) -> Result<bool> {
         self.conditional(move || {
@@ -209,87 +138,6 @@ impl Store {
     async fn conditional(&self, statement: impl Fn() -> Statement<'static> + Send + Sync + 'static) -> Result<bool> {
         Ok(self.db.execute(statement).await? > 0)
     }
-}
-
-/// The grant's row, before what makes it conditional.
-macro_rules! insert_row {
-    () => {
-        "INSERT INTO grants (id, client_id, user_id, session_id, scope, resources, claims, auth_time, acr, amr,
-             offline, nonce, redirect_uri, code_challenge, code_hash, code_expires_at, refresh_seed,
-             refresh_generation, created_at, expires_at, api_key_id, redeemed_at, refresh_rotated_at, refresh_used_at,
-             refresh_expires_at, facade)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 0, $18, $19, $20, $21, $22,
-             $22, $23, $24"
-    };
-}
-
-/// Only for a person who is active, by a key that counts, in a session that has not ended. SQLite has one writer, so
-/// what holds in the statement holds until its commit.
-const INSERT_ON_SQLITE: &str = concat!(
-    insert_row!(),
-    " WHERE EXISTS (SELECT 1 FROM users WHERE id = $3 AND disabled_at IS NULL)
-        AND ($20 IS NULL OR EXISTS (
-            SELECT 1 FROM api_keys WHERE kid = $20 AND revoked_at IS NULL AND expires_at > $18))
-        AND ($4 IS NULL OR EXISTS (SELECT 1 FROM sessions WHERE id = $4))
-      ON CONFLICT (id) DO NOTHING"
-);
-
-/// The same, and person, key and session are locked, in the order that everything else does, so that a revocation or a
-/// sign-out at the same moment either sees this grant or prevents it.
-const INSERT_ON_POSTGRES: &str = concat!(
-    "WITH person AS (SELECT id FROM users WHERE id = $3 AND disabled_at IS NULL FOR SHARE),
-         key AS (SELECT kid FROM api_keys WHERE kid = $20 AND revoked_at IS NULL AND expires_at > $18
-             AND EXISTS (SELECT 1 FROM person) FOR SHARE),
-         session AS (SELECT id FROM sessions WHERE id = $4
-             AND ($20 IS NULL OR EXISTS (SELECT 1 FROM key)) FOR SHARE) ",
-    insert_row!(),
-    " WHERE EXISTS (SELECT 1 FROM person) AND ($20 IS NULL OR EXISTS (SELECT 1 FROM key))
-        AND ($4 IS NULL OR EXISTS (SELECT 1 FROM session))
-      ON CONFLICT (id) DO NOTHING"
-);
-
-pub(super) const fn insert_sql(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Sqlite => INSERT_ON_SQLITE,
-        Kind::Postgres => INSERT_ON_POSTGRES,
-    }
-}
-
-pub(super) fn insert(
-    sql: &'static str,
-    new: NewGrant,
-    now: Timestamp,
-) -> Result<impl Fn() -> Statement<'static> + Send + Sync + 'static> {
-    let NewGrant { grant, code_hash, refresh_seed, expires_at, event: _ } = new;
-    let (scope, resources) = (to_json("grant", &grant.scope)?, to_json("grant", &grant.resources)?);
-    let (claims, amr) = (to_json("grant", &grant.claims)?, to_json("grant", &grant.authentication.amr)?);
-    Ok(move || {
-        sqlx::query(sql)
-            .bind(grant.id.as_str().to_owned())
-            .bind(grant.client_id.as_str().to_owned())
-            .bind(grant.user_id.as_str().to_owned())
-            .bind(grant.session_id.as_ref().map(|id| id.as_str().to_owned()))
-            .bind(scope.clone())
-            .bind(resources.clone())
-            .bind(claims.clone())
-            .bind(grant.authentication.auth_time.map_or(NOBODY_THERE, Timestamp::millis))
-            .bind(grant.authentication.acr.clone())
-            .bind(amr.clone())
-            .bind(i64::from(grant.offline))
-            .bind(grant.nonce.clone())
-            .bind(grant.redirect_uri.clone())
-            .bind(grant.code_challenge.as_ref().map(|challenge| challenge.as_str().to_owned()))
-            .bind(code_hash.map(|hash| hash.to_vec()).unwrap_or_default())
-            .bind(grant.code_expires_at.millis())
-            .bind(refresh_seed.to_vec())
-            .bind(now.millis())
-            .bind(expires_at.millis())
-            .bind(grant.api_key_id.as_ref().map(|kid| kid.as_str().to_owned()))
-            .bind(grant.redeemed_at.map(Timestamp::millis))
-            .bind(grant.refresh.map(|refresh| refresh.used_at.millis()))
-            .bind(grant.refresh.map(|refresh| refresh.expires_at.millis()))
-            .bind(i64::from(grant.facade))
-    })
 }
 
 pub(super) async fn revoke_online_of_session(conn: &mut Conn, id: &SessionId, now: Timestamp) -> Result<()> {
