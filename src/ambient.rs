@@ -43,7 +43,8 @@ impl Clock for SystemClock {
 
 /// The operating system's generator. Its ids come in runs that begin alike, so that what is written together lies
 /// together in an index: each id at a place of its own would be a page of its own to write, in a table of millions. What a
-/// run has in common is random too and tells nobody when it was; 104 bits are each id's own.
+/// run has in common is random too: it tells that ids were made at about the same time, and no more. 104 bits are each id's
+/// own.
 pub struct SystemRng;
 
 /// Ids in a run.
@@ -69,7 +70,7 @@ impl Rng for SystemRng {
     fn id(&self) -> [u8; 16] {
         let mut bytes: [u8; 16] = random_bytes(self);
         let mut beginning = [0; 4];
-        // Who is overtaken while a run begins still counts to the one before.
+        // Whoever is overtaken while a run begins still belongs to the one before.
         if MADE.fetch_add(1, Ordering::Relaxed).is_multiple_of(RUN) {
             beginning[..IN_COMMON].copy_from_slice(&bytes[..IN_COMMON]);
             BEGINNING.store(u32::from_be_bytes(beginning), Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Identifiers as types of their own, so that a session's id cannot be passed for a grant's. Fresh ones are made
-//! from random bytes that the caller brings.
+//! Identifiers as types of their own, so that a session's id cannot be passed for a grant's. Fresh ones are made from bytes
+//! that the caller brings: those of [`Rng::id`](crate::ambient::Rng::id).
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::digest::base64url;
 
-/// From 127 random bits. The first of the 128 is cleared, so that the text begins with a letter and never looks like a
+/// From 127 bits. The first of the 128 is cleared, so that the text begins with a letter and never looks like a
 /// flag where somebody pastes it behind a command.
 pub fn random_id(mut bytes: [u8; 16]) -> String {
     bytes[0] &= 0x7f;

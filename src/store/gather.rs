@@ -6,20 +6,21 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tracing::Instrument as _;
+use tokio::time::timeout;
 
 use super::{Result, StoreError, rows};
-use crate::ambient::Stopwatch;
+use crate::telemetry::traces;
 
-/// A statement that takes longer holds up nobody else: a connection may have died without a word.
-const LATE_MILLIS: u64 = 1000;
-/// Statements at a time, where all but the last are late.
-const AT_ONCE: usize = 4;
+/// Behind a statement that takes longer another begins: its connection may have died without a word.
+const LATE: Duration = Duration::from_secs(1);
+/// Late statements at a time.
+const MOST_LATE: usize = 4;
 /// How many a statement may ask for: a few texts, so that each is prepared once.
-const SIZES: [usize; 4] = [1, 4, 16, 32];
+const SIZES: [usize; 8] = [1, 2, 4, 8, 16, 32, 48, 64];
 /// Keys in one statement at most.
 const MOST: usize = SIZES[SIZES.len() - 1];
 
@@ -33,7 +34,7 @@ impl Texts {
         Self(SIZES.map(|size| text.replace("{}", &rows(0, width, size))))
     }
 
-    /// The text for these keys, and the keys in its number: asking for one twice finds it once.
+    /// The text for these keys, and the keys in its number: asking for one again changes nothing.
     pub(super) fn for_keys<K: Clone>(&self, keys: &mut Vec<K>) -> &str {
         let nth = SIZES.iter().position(|size| *size >= keys.len()).unwrap_or(SIZES.len() - 1);
         if let Some(last) = keys.last().cloned() {
@@ -59,30 +60,37 @@ pub(super) type Found<K, V> = BoxFuture<'static, Result<Vec<(K, V)>>>;
 
 /// Answers questions of one kind.
 pub(super) struct Gather<K, V> {
+    /// As a trace names it.
+    step: &'static str,
     waiting: Mutex<Waiting<K, V>>,
 }
 
 struct Waiting<K, V> {
     questions: Vec<(K, Answer<V>)>,
-    /// Statements that run.
-    running: usize,
-    /// Since the last of them began.
-    begun: Stopwatch,
+    /// Somebody is at it who is not late.
+    answering: bool,
+    late: usize,
 }
 
 type Answer<V> = oneshot::Sender<std::result::Result<Option<V>, Unanswered>>;
-
-impl<K, V> Default for Gather<K, V> {
-    fn default() -> Self {
-        Self { waiting: Mutex::new(Waiting { questions: Vec::new(), running: 0, begun: Stopwatch::start() }) }
-    }
-}
 
 impl<K, V> Gather<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + 'static,
 {
+    pub(super) fn of_reads() -> Arc<Self> {
+        Self::new("database read")
+    }
+
+    pub(super) fn of_writes() -> Arc<Self> {
+        Self::new("database write")
+    }
+
+    fn new(step: &'static str) -> Arc<Self> {
+        Arc::new(Self { step, waiting: Mutex::new(Waiting { questions: Vec::new(), answering: false, late: 0 }) })
+    }
+
     /// What is found of one key, read after this call; by a statement of its own where the one failed that others share.
     pub(super) async fn find(
         self: &Arc<Self>,
@@ -90,52 +98,54 @@ where
         read: impl Fn(Vec<K>) -> Found<K, V> + Clone + Send + 'static,
     ) -> Result<Option<V>> {
         match self.ask(key.clone(), read.clone()).await {
-            Ok(found) => Ok(found),
-            Err(Unanswered(_)) => Ok(read(vec![key]).await?.pop().map(|(_, found)| found)),
+            Err(Unanswered { unavailable: false, .. }) => Ok(read(vec![key]).await?.pop().map(|(_, found)| found)),
+            other => Ok(other?),
         }
     }
 
-    /// What comes of one key in a statement that begins after this call. `Err` where that failed.
+    /// What comes of one key in a statement that begins after this call; whoever goes away before is not asked for.
+    /// `Err` where the statement failed.
     pub(super) async fn ask(
         self: &Arc<Self>,
         key: K,
-        read: impl Fn(Vec<K>) -> Found<K, V> + Send + 'static,
+        read: impl Fn(Vec<K>) -> Found<K, V> + Clone + Send + 'static,
     ) -> std::result::Result<Option<V>, Unanswered> {
+        let _step = traces::step(self.step);
         let (answer, answered) = oneshot::channel();
         let begins = {
             let mut waiting = self.waiting();
             waiting.questions.push((key, answer));
-            let late = waiting.begun.elapsed_millis() > LATE_MILLIS && waiting.running < AT_ONCE;
-            let begins = waiting.running == 0 || late;
-            waiting.running += usize::from(begins);
+            let begins = !waiting.answering && waiting.late < MOST_LATE;
+            waiting.answering |= begins;
             begins
         };
         if begins {
-            // A task of its own: whoever began it may go away, and the others still wait.
-            tokio::spawn(Arc::clone(self).answer(read).in_current_span());
+            self.begin(read);
         }
-        answered.await.unwrap_or_else(|_| Err(Unanswered("nobody was at it any more".into())))
+        answered.await.unwrap_or_else(|_| Err(Unanswered { why: "nobody was at it".into(), unavailable: false }))
+    }
+
+    /// A task of its own, of no request: whoever began it may go away, and the others still wait.
+    fn begin(self: &Arc<Self>, read: impl Fn(Vec<K>) -> Found<K, V> + Clone + Send + 'static) {
+        tokio::spawn(Arc::clone(self).answer(read));
     }
 
     /// Answers until nobody waits.
-    async fn answer(self: Arc<Self>, read: impl Fn(Vec<K>) -> Found<K, V> + Send) {
-        let running = Running(&self);
-        loop {
-            let questions = {
-                let mut waiting = self.waiting();
-                if waiting.questions.is_empty() {
-                    // In the same breath, so that whoever comes next knows that nobody is at it.
-                    waiting.running -= 1;
-                    std::mem::forget(running);
-                    return;
-                }
-                waiting.begun = Stopwatch::start();
-                let eldest = waiting.questions.len().min(MOST);
-                let newer = waiting.questions.split_off(eldest);
-                std::mem::replace(&mut waiting.questions, newer)
-            };
+    async fn answer(self: Arc<Self>, read: impl Fn(Vec<K>) -> Found<K, V> + Clone + Send + 'static) {
+        let mut turn = Turn { gather: &self, pace: Pace::Prompt };
+        while let Some(questions) = turn.questions() {
             let keys = questions.iter().map(|(key, _)| key.clone()).collect();
-            match read(keys).await {
+            let mut work = read(keys);
+            let outcome = match timeout(LATE, &mut work).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    if turn.is_late() {
+                        self.begin(read.clone());
+                    }
+                    work.await
+                }
+            };
+            match outcome {
                 Ok(found) => {
                     let found: HashMap<K, V> = found.into_iter().collect();
                     for (key, answer) in questions {
@@ -144,7 +154,8 @@ where
                     }
                 }
                 Err(error) => {
-                    let why = Unanswered(error.to_string().into());
+                    let unavailable = matches!(error, StoreError::Unavailable(_) | StoreError::RolledBack(_));
+                    let why = Unanswered { why: error.to_string().into(), unavailable };
                     for (_, answer) in questions {
                         let _ = answer.send(Err(why.clone()));
                     }
@@ -160,20 +171,82 @@ where
 
 /// The statement that many share failed, and why.
 #[derive(Clone, Debug)]
-pub(super) struct Unanswered(Arc<str>);
+pub(super) struct Unanswered {
+    why: Arc<str>,
+    /// Another statement would fail as well.
+    unavailable: bool,
+}
 
 impl From<Unanswered> for StoreError {
     fn from(error: Unanswered) -> Self {
-        Self::RolledBack(error.0.to_string())
+        Self::RolledBack(error.why.to_string())
     }
 }
 
-/// Makes room for another where one breaks off.
-struct Running<'a, K, V>(&'a Gather<K, V>);
+/// Somebody is at it. Where they break off, whoever waits is told, and the next to ask begins anew.
+struct Turn<'a, K, V> {
+    gather: &'a Gather<K, V>,
+    pace: Pace,
+}
 
-impl<K, V> Drop for Running<'_, K, V> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Prompt,
+    Late,
+    Over,
+}
+
+impl<K, V> Turn<'_, K, V> {
+    /// Those who wait, the eldest, as many as one statement takes; `None` where this turn is over. All in the same breath,
+    /// so that whoever comes next knows whether somebody is at it.
+    fn questions(&mut self) -> Option<Vec<(K, Answer<V>)>> {
+        let mut waiting = self.waiting();
+        waiting.questions.retain(|(_, answer)| !answer.is_closed());
+        self.leave(&mut waiting);
+        if waiting.questions.is_empty() || waiting.answering {
+            return None;
+        }
+        waiting.answering = true;
+        self.pace = Pace::Prompt;
+        let eldest = waiting.questions.len().min(MOST);
+        let newer = waiting.questions.split_off(eldest);
+        Some(std::mem::replace(&mut waiting.questions, newer))
+    }
+
+    /// Lets another by. Whether somebody waits for that; then the other one has begun.
+    fn is_late(&mut self) -> bool {
+        let mut waiting = self.waiting();
+        self.leave(&mut waiting);
+        self.pace = Pace::Late;
+        waiting.late += 1;
+        waiting.answering = !waiting.questions.is_empty() && waiting.late < MOST_LATE;
+        waiting.answering
+    }
+
+    fn leave(&mut self, waiting: &mut Waiting<K, V>) {
+        match std::mem::replace(&mut self.pace, Pace::Over) {
+            Pace::Prompt => waiting.answering = false,
+            Pace::Late => waiting.late -= 1,
+            Pace::Over => {}
+        }
+    }
+}
+
+impl<'a, K, V> Turn<'a, K, V> {
+    fn waiting(&self) -> MutexGuard<'a, Waiting<K, V>> {
+        self.gather.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V> Drop for Turn<'_, K, V> {
     fn drop(&mut self) {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).running -= 1;
+        if self.pace != Pace::Over {
+            let mut waiting = self.waiting();
+            self.leave(&mut waiting);
+            if !waiting.answering && waiting.late == 0 {
+                waiting.questions.clear();
+            }
+        }
     }
 }
 
@@ -211,7 +284,7 @@ mod tests {
     /// Asks for this one alone in a statement, which waits at the gate, and then for the others.
     async fn ask_all(alone: u32, others: impl IntoIterator<Item = u32>) -> (Answers, usize) {
         let (gate, statements) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-        let gather = Arc::new(Gather::default());
+        let gather = Gather::of_reads();
         let ask = |key: u32| {
             let (gather, read) = (Arc::clone(&gather), reader(&gate, &statements));
             tokio::spawn(async move { gather.ask(key, read).await })
@@ -225,7 +298,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         gate.add_permits(1000);
-        while asked.iter().any(|asked| !asked.is_finished()) || gather.waiting().running > 0 {
+        while asked.iter().any(|asked| !asked.is_finished()) || gather.waiting().answering {
             tokio::task::yield_now().await;
         }
         // Nobody is at it any more: the next one is answered as well.
@@ -251,10 +324,65 @@ mod tests {
         assert_eq!(answers, [None, Some(Some(20)), Some(Some(40))]);
     }
 
+    /// A connection that died without a word: whoever asks meanwhile is answered all the same.
+    #[tokio::test]
+    async fn a_statement_that_is_late_holds_up_nobody() {
+        let (gate, statements) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let gather = Gather::of_reads();
+        let stuck = reader(&gate, &statements);
+        let open = reader(&Arc::new(Semaphore::new(1000)), &statements);
+        // The first key of a statement decides which connection it meets.
+        let read = move |keys: Vec<u32>| if keys[0] == 0 { stuck(keys) } else { open(keys) };
+        let ask = |key: u32| {
+            let (gather, read) = (Arc::clone(&gather), read.clone());
+            tokio::spawn(async move { gather.ask(key, read).await })
+        };
+        let first = ask(0);
+        while statements.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        for key in [2, 4, 6] {
+            assert_eq!(ask(key).await.expect("it ran").expect("an answer"), Some(key * 10));
+        }
+        assert!(!first.is_finished());
+        gate.add_permits(1);
+        assert_eq!(first.await.expect("it ran").expect("an answer"), Some(0));
+        while gather.waiting().late > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!gather.waiting().answering);
+    }
+
+    #[tokio::test]
+    async fn whoever_went_away_is_not_asked_for() {
+        let (gate, statements) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let gather = Gather::of_writes();
+        let ask = |key: u32| {
+            let (gather, read) = (Arc::clone(&gather), reader(&gate, &statements));
+            tokio::spawn(async move { gather.ask(key, read).await })
+        };
+        let first = ask(0);
+        while statements.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let second = ask(2);
+        while gather.waiting().questions.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        second.abort();
+        assert!(second.await.is_err());
+        gate.add_permits(1000);
+        assert_eq!(first.await.expect("it ran").expect("an answer"), Some(0));
+        while gather.waiting().answering {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(statements.load(Ordering::SeqCst), 1);
+    }
+
     #[test]
     fn a_text_has_a_place_for_every_key() {
         let texts = Texts::new(2, "VALUES {}");
-        for (count, size) in [(1, 1), (2, 4), (4, 4), (5, 16), (17, 32), (32, 32)] {
+        for (count, size) in [(1, 1), (2, 2), (3, 4), (8, 8), (9, 16), (33, 48), (64, 64)] {
             let mut keys: Vec<usize> = (0..count).collect();
             let text = texts.for_keys(&mut keys).to_owned();
             assert_eq!(text.matches('$').count(), 2 * size, "{text}");

@@ -115,7 +115,6 @@ pub struct Store {
 }
 
 /// What many ask for at once.
-#[derive(Default)]
 struct Gathers {
     api_keys: Arc<Gather<ApiKeyId, Arc<StoredApiKey>>>,
     grants: Arc<Gather<GrantId, StoredGrant>>,
@@ -123,6 +122,19 @@ struct Gathers {
     redemptions: Arc<Gather<Redemption, Done>>,
     rotations: Arc<Gather<Rotation, Done>>,
     visits: Arc<Gather<Visit, Visited>>,
+}
+
+impl Default for Gathers {
+    fn default() -> Self {
+        Self {
+            api_keys: Gather::of_reads(),
+            grants: Gather::of_reads(),
+            creations: Gather::of_writes(),
+            redemptions: Gather::of_writes(),
+            rotations: Gather::of_writes(),
+            visits: Gather::of_reads(),
+        }
+    }
 }
 
 /// What counts until somebody changes something. Each is used only while changes can be read.

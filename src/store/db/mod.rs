@@ -158,6 +158,11 @@ impl Db {
         }
     }
 
+    /// Whether others may hold a row, so that a statement can pass over it. SQLite has one writer.
+    pub(super) fn passes_over(&self) -> bool {
+        matches!(self.ways, Ways::Postgres { .. })
+    }
+
     pub(super) fn pool(&self) -> Pool {
         match &self.ways {
             Ways::Sqlite { readers, .. } => {

@@ -159,7 +159,7 @@ impl Hash for Creation {
     }
 }
 
-/// Many at once, none of them from a key.
+/// Many at once, none of them from a key. One for a client that was deleted must not spoil it for the others.
 const TOGETHER_ON_SQLITE: &str = concat!(
     "WITH v (",
     columns!(),
@@ -167,24 +167,29 @@ const TOGETHER_ON_SQLITE: &str = concat!(
     insert!(),
     columns!(),
     ", refresh_used_at, 0 FROM v
-     WHERE EXISTS (SELECT 1 FROM users WHERE users.id = v.user_id AND users.disabled_at IS NULL)
+     WHERE EXISTS (SELECT 1 FROM clients WHERE clients.id = v.client_id)
+         AND EXISTS (SELECT 1 FROM users WHERE users.id = v.user_id AND users.disabled_at IS NULL)
          AND (v.session_id IS NULL OR EXISTS (SELECT 1 FROM sessions WHERE sessions.id = v.session_id))
      ON CONFLICT (id) DO NOTHING RETURNING id, code_hash"
 );
 
-/// The same, with the locks of [`INSERT_ON_POSTGRES`] where they are free. Waiting for one while it holds the others, it
-/// could wait for somebody who waits for it; whoever was passed over asks alone.
+/// The same, with the locks of [`INSERT_ON_POSTGRES`], and that of the client's key, where they are free. Waiting for one
+/// while it holds the others, it could wait for somebody who waits for it; whoever was passed over asks alone. What it may
+/// wait for is another grant of the same id, so everybody inserts in one order.
 const TOGETHER_ON_POSTGRES: &str = concat!(
     "WITH v (",
     columns!(),
     ") AS (VALUES {}),
      people AS (SELECT id FROM users WHERE id IN (SELECT user_id FROM v) AND disabled_at IS NULL FOR SHARE SKIP LOCKED),
-     alive AS (SELECT id FROM sessions WHERE id IN (SELECT session_id FROM v) FOR SHARE SKIP LOCKED) ",
+     alive AS (SELECT id FROM sessions WHERE id IN (SELECT session_id FROM v) FOR SHARE SKIP LOCKED),
+     known AS (SELECT id FROM clients WHERE id IN (SELECT client_id FROM v) FOR KEY SHARE SKIP LOCKED) ",
     insert!(),
     columns!(),
     ", refresh_used_at, 0 FROM v
      WHERE user_id IN (SELECT people.id FROM people)
          AND (session_id IS NULL OR session_id IN (SELECT alive.id FROM alive))
+         AND client_id IN (SELECT known.id FROM known)
+     ORDER BY id
      ON CONFLICT (id) DO NOTHING RETURNING id, code_hash"
 );
 
@@ -260,6 +265,7 @@ impl Store {
         let together = move |many| Box::pin(create(db.clone(), many)) as Found<_, _>;
         match self.gathers.creations.ask(one.clone(), together).await? {
             Some(done) => Ok(done.is_mine()),
+            // On SQLite one whose client was deleted; here it says so.
             None => self.conditional(insert_row(self.db.kind(), one.0)).await,
         }
     }

@@ -41,11 +41,17 @@ static FIND: LazyLock<Texts> = LazyLock::new(|| {
     )
 });
 
-/// A change of many rows at once. On PostgreSQL it passes over those that somebody else is at: waiting for one while it
-/// holds the others, it could wait for somebody who waits for it. Whoever was passed over asks alone.
+/// A change of many rows at once. Together, on PostgreSQL, it passes over those that somebody else is at: waiting for one
+/// while it holds the others, it could wait for somebody who waits for it. Whoever was passed over asks alone.
 struct Change {
-    on_sqlite: Texts,
-    on_postgres: Texts,
+    waiting: Texts,
+    passing: Texts,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Together,
+    Alone,
 }
 
 impl Change {
@@ -62,13 +68,13 @@ impl Change {
             Texts::new(columns.len(), &text)
         };
         let free = ", free AS (SELECT id FROM grants WHERE id IN (SELECT grant_id FROM v) FOR UPDATE SKIP LOCKED)";
-        Self { on_sqlite: text("", ""), on_postgres: text(free, " AND grants.id IN (SELECT id FROM free)") }
+        Self { waiting: text("", ""), passing: text(free, " AND grants.id IN (SELECT id FROM free)") }
     }
 
-    fn on(&self, kind: Kind) -> &Texts {
-        match kind {
-            Kind::Sqlite => &self.on_sqlite,
-            Kind::Postgres => &self.on_postgres,
+    fn text(&self, kind: Kind, who: Who) -> &Texts {
+        match (kind, who) {
+            (Kind::Postgres, Who::Together) => &self.passing,
+            _ => &self.waiting,
         }
     }
 }
@@ -106,44 +112,24 @@ impl Store {
     ) -> Result<bool> {
         let one = Redemption { id, at: now, refresh_expires_at, row_expires_at };
         let db = self.db.clone();
-        let together = move |many| Box::pin(redeem(db.clone(), many)) as Found<_, _>;
-        if let Some(done) = self.gathers.redemptions.ask(one.clone(), together).await? {
-            return Ok(done.is_mine());
+        let together = move |many| Box::pin(redeem(db.clone(), many, Who::Together)) as Found<_, _>;
+        match self.gathers.redemptions.ask(one.clone(), together).await? {
+            Some(done) => Ok(done.is_mine()),
+            None if self.db.passes_over() => Ok(!redeem(self.db.clone(), vec![one], Who::Alone).await?.is_empty()),
+            None => Ok(false),
         }
-        self.conditional(move || {
-            let refreshes_at = one.refresh_expires_at.map(|_| one.at.millis());
-            sqlx::query(
-                "UPDATE grants SET redeemed_at = $2, refresh_rotated_at = $3, refresh_used_at = $3,
-                         refresh_expires_at = $4, expires_at = $5
-                     WHERE id = $1 AND redeemed_at IS NULL AND revoked_at IS NULL",
-            )
-            .bind(one.id.as_str().to_owned())
-            .bind(one.at.millis())
-            .bind(refreshes_at)
-            .bind(one.refresh_expires_at.map(Timestamp::millis))
-            .bind(one.row_expires_at.millis())
-        })
-        .await
     }
 
     /// Moves the refresh token from one generation to the next. `false` where somebody else was first.
     pub async fn rotate_refresh(&self, id: GrantId, from: u32, now: Timestamp) -> Result<bool> {
         let one = Rotation { id, from, at: now };
         let db = self.db.clone();
-        let together = move |many| Box::pin(rotate(db.clone(), many)) as Found<_, _>;
-        if let Some(done) = self.gathers.rotations.ask(one.clone(), together).await? {
-            return Ok(done.is_mine());
+        let together = move |many| Box::pin(rotate(db.clone(), many, Who::Together)) as Found<_, _>;
+        match self.gathers.rotations.ask(one.clone(), together).await? {
+            Some(done) => Ok(done.is_mine()),
+            None if self.db.passes_over() => Ok(!rotate(self.db.clone(), vec![one], Who::Alone).await?.is_empty()),
+            None => Ok(false),
         }
-        self.conditional(move || {
-            sqlx::query(
-                "UPDATE grants SET refresh_generation = $2 + 1, refresh_rotated_at = $3, refresh_used_at = $3
-                     WHERE id = $1 AND refresh_generation = $2 AND revoked_at IS NULL",
-            )
-            .bind(one.id.as_str().to_owned())
-            .bind(i64::from(one.from))
-            .bind(one.at.millis())
-        })
-        .await
     }
 }
 
@@ -154,7 +140,8 @@ async fn find(db: Db, mut ids: Vec<GrantId>) -> Result<Vec<(GrantId, StoredGrant
     rows.iter().map(|row| read(row).map(|stored| (stored.grant.id.clone(), stored))).collect()
 }
 
-async fn redeem(db: Db, many: Vec<Redemption>) -> Result<Vec<(Redemption, Done)>> {
+async fn redeem(db: Db, many: Vec<Redemption>, who: Who) -> Result<Vec<(Redemption, Done)>> {
+    let kind = db.kind();
     let bind = |statement: Statement<'static>, one: &Redemption| {
         statement
             .bind(one.id.as_str().to_owned())
@@ -163,28 +150,29 @@ async fn redeem(db: Db, many: Vec<Redemption>) -> Result<Vec<(Redemption, Done)>
             .bind(one.refresh_expires_at.map(Timestamp::millis))
             .bind(one.row_expires_at.millis())
     };
-    change(db, &REDEEM, many, bind, |one, id, _| one.id.as_str() == id).await
+    change(db, REDEEM.text(kind, who), many, bind, |one, id, _| one.id.as_str() == id).await
 }
 
-async fn rotate(db: Db, many: Vec<Rotation>) -> Result<Vec<(Rotation, Done)>> {
+async fn rotate(db: Db, many: Vec<Rotation>, who: Who) -> Result<Vec<(Rotation, Done)>> {
+    let kind = db.kind();
     let bind = |statement: Statement<'static>, one: &Rotation| {
         statement.bind(one.id.as_str().to_owned()).bind(i64::from(one.from)).bind(one.at.millis())
     };
     let made = |one: &Rotation, id: &str, generation| one.id.as_str() == id && i64::from(one.from) + 1 == generation;
-    change(db, &ROTATE, many, bind, made).await
+    change(db, ROTATE.text(kind, who), many, bind, made).await
 }
 
 /// Makes a change for all of these; those for whom it was made. `made` is asked with the id and the generation of each
 /// row that changed.
 async fn change<K: Clone + Send + Sync + 'static>(
     db: Db,
-    change: &'static Change,
+    texts: &'static Texts,
     many: Vec<K>,
     bind: impl Fn(Statement<'static>, &K) -> Statement<'static> + Send + Sync + 'static,
     made: impl Fn(&K, &str, i64) -> bool,
 ) -> Result<Vec<(K, Done)>> {
     let mut padded = many.clone();
-    let sql = change.on(db.kind()).for_keys(&mut padded);
+    let sql = texts.for_keys(&mut padded);
     let rows = db.returning(move || padded.iter().fold(sqlx::query(sql), &bind)).await?;
     let mut done_for = Vec::new();
     for row in rows {

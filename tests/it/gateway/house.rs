@@ -78,12 +78,20 @@ impl House {
 
     /// A visitor's request over TLS, written as it stands; `Host` and the end of the head are added.
     pub async fn visit(&self, line: &str, headers: &[&str]) -> Answer {
+        self.try_visit(line, headers).await.expect("an answer")
+    }
+
+    /// Whether the gateway has read what it is to do: some listen before.
+    pub async fn is_open(&self) -> bool {
+        self.try_visit("GET /public/", &[]).await.is_ok_and(|answer| answer.status == 200)
+    }
+
+    async fn try_visit(&self, line: &str, headers: &[&str]) -> Result<Answer, String> {
         let head = format!("{line} HTTP/1.1\r\nHost: {HOST}:{}\r\nConnection: close\r\n", self.gateway);
         let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let (request, port) = (format!("{head}{lines}\r\n"), self.gateway);
         // The other ends live on this thread.
-        let answer = tokio::task::spawn_blocking(move || exchange(port, &request)).await;
-        answer.expect("no panic")
+        tokio::task::spawn_blocking(move || exchange(port, &request)).await.expect("no panic")
     }
 
     /// The same with a bearer credential.
@@ -108,17 +116,17 @@ async fn tell(request: Request) -> String {
     json!({ "method": request.method().as_str(), "path": request.uri().to_string(), "headers": headers }).to_string()
 }
 
-fn exchange(port: u16, request: &str) -> Answer {
+fn exchange(port: u16, request: &str) -> Result<Answer, String> {
     let mut connector = SslConnector::builder(SslMethod::tls()).expect("a connector");
     connector.set_verify(SslVerifyMode::NONE);
-    let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a deadline");
-    let mut stream = connector.build().connect(HOST, stream).expect("TLS");
+    let mut stream = connector.build().connect(HOST, stream).map_err(|error| error.to_string())?;
     stream.write_all(request.as_bytes()).expect("written");
     let mut answer = Vec::new();
     // Not everybody says goodbye before closing.
     let _ = stream.read_to_end(&mut answer);
-    Answer::read(&String::from_utf8(answer).expect("text"))
+    Ok(Answer::read(&String::from_utf8(answer).expect("text")))
 }
 
 /// What a visitor got.

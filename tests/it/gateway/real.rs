@@ -1,6 +1,5 @@
-//! Real gateways before a real app: nginx and Caddy, with the configuration that their pages below `docs/gateway/` show.
+//! Real gateways before a real app, with the configuration that their pages below `docs/gateway/` show.
 
-use std::net::TcpStream;
 use std::process::Command;
 
 use keyward::account::api_keys::revoke;
@@ -11,15 +10,39 @@ use super::{GATEWAY_COOKIE, at_the_app, tokens_of};
 use crate::on_both_databases;
 use crate::support::audit::an_operator;
 use crate::support::process::{Running, wait_for};
+use crate::support::python::python;
 use crate::support::{Backend, Browser};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Nginx,
     Caddy,
+    Traefik,
+    Envoy,
 }
 
-const ALL: [Kind; 2] = [Kind::Nginx, Kind::Caddy];
+const ALL: [Kind; 4] = [Kind::Nginx, Kind::Caddy, Kind::Traefik, Kind::Envoy];
+
+impl Kind {
+    /// Its page sends who came for a page to sign in, and keeps our cookie from the app.
+    fn rewrites(self) -> bool {
+        matches!(self, Self::Nginx | Self::Caddy)
+    }
+
+    /// Its page has a route where a bad credential is no matter.
+    fn has_public(self) -> bool {
+        self != Self::Envoy
+    }
+
+    /// What `FORGED` has that its page says it cannot take away.
+    fn lets_through(self, header: &str) -> bool {
+        self == Self::Traefik && header.starts_with("X-Auth_")
+    }
+
+    fn forged(self) -> Vec<&'static str> {
+        FORGED.into_iter().filter(|header| !self.lets_through(header)).collect()
+    }
+}
 
 /// A house with a gateway at its door.
 struct Gateway {
@@ -33,13 +56,15 @@ impl Gateway {
         let command = match kind {
             Kind::Nginx => nginx(&house),
             Kind::Caddy => caddy(&house),
+            Kind::Traefik => traefik(&house),
+            Kind::Envoy => envoy(&house),
         };
         let mut running = Running::start(command, "");
         wait_for("the gateway", async || {
             if let Some(ran) = running.ended() {
                 panic!("it ended: {ran:?}");
             }
-            TcpStream::connect(("127.0.0.1", house.gateway)).ok()
+            house.is_open().await.then_some(())
         })
         .await;
         Self { house, running }
@@ -84,6 +109,40 @@ fn caddy(house: &House) -> Command {
     for name in ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
         command.env(name, house.dir.path());
     }
+    command
+}
+
+fn traefik(house: &House) -> Command {
+    let mut page = Manual::read("traefik.md", "yaml");
+    let (cert, key) = house.certificate();
+    page.put("http://127.0.0.1:8080", &format!("http://{}", house.provider_address));
+    page.put("http://127.0.0.1:3000", &format!("http://{}", house.app_address));
+    page.put("app.example.com", HOST);
+    page.put("https://quiz.example.com", "https://quiz.test");
+    let certificates = format!("tls:\n  certificates:\n    - {{ certFile: {cert}, keyFile: {key} }}\n");
+    std::fs::write(house.path("app.yaml"), format!("{}{certificates}", page.text)).expect("written");
+    let mut command = Command::new(python().with_file_name("traefik"));
+    command.arg(format!("--entryPoints.door.address=127.0.0.1:{}", house.gateway));
+    command.arg(format!("--providers.file.filename={}", house.path("app.yaml").display()));
+    command.args(["--global.checkNewVersion=false", "--global.sendAnonymousUsage=false", "--log.level=WARN"]);
+    command
+}
+
+fn envoy(house: &House) -> Command {
+    let mut page = Manual::read("envoy.md", "yaml");
+    let (cert, key) = house.certificate();
+    let port = |address: std::net::SocketAddr| format!("port_value: {} }}", address.port());
+    page.put("port_value: 8080 }", &port(house.provider_address));
+    page.put("port_value: 3000 }", &port(house.app_address));
+    page.put("address: 0.0.0.0, port_value: 443", &format!("address: 127.0.0.1, port_value: {}", house.gateway));
+    page.put("/etc/letsencrypt/live/app.example.com/fullchain.pem", &cert);
+    page.put("/etc/letsencrypt/live/app.example.com/privkey.pem", &key);
+    page.put("app.example.com", &format!("{HOST}:{}", house.gateway));
+    page.put("https://quiz.example.com", "https://quiz.test");
+    std::fs::write(house.path("envoy.yaml"), page.text).expect("written");
+    let mut command = Command::new(python().with_file_name("envoy"));
+    command.arg("-c").arg(house.path("envoy.yaml"));
+    command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]);
     command
 }
 
@@ -140,8 +199,10 @@ on_both_databases! {
         }
         let page = house.visit_with("GET /", "nonsense", &[]).await;
         assert_eq!(page.identity(), identity(&[("status", "guest"), ("error", "invalid_token")]));
-        let page = house.visit_with("GET /public/", "nonsense", &[]).await;
-        assert_eq!(page.identity(), identity(&[("status", "guest")]));
+        if kind.has_public() {
+            let page = house.visit_with("GET /public/", "nonsense", &[]).await;
+            assert_eq!(page.identity(), identity(&[("status", "guest")]));
+        }
         for path in ["/members/", "/members/a?b=c", "/quiz/"] {
             let page = house.visit(&format!("GET {path}"), &["Accept: application/json"]).await;
             assert_eq!(page.status, 401, "{path}");
@@ -150,7 +211,8 @@ on_both_databases! {
             assert_eq!(page.status, 401, "{path}");
             assert!(page.header("www-authenticate").is_some_and(|text| text.contains("invalid_token")), "{page:?}");
             let page = house.visit(&format!("GET {path}"), &["Accept: text/html,*/*;q=0.8"]).await;
-            assert_eq!((page.status, page.header("location")), (302, Some("https://id.example.com/login")));
+            let expected = if kind.rewrites() { (302, Some("https://id.example.com/login")) } else { (401, None) };
+            assert_eq!((page.status, page.header("location")), expected);
         }
         for path in ["/_keyward/required", "/_keyward/public", "/_keyward/"] {
             let page = house.visit(&format!("GET {path}"), &[]).await;
@@ -194,6 +256,10 @@ on_both_databases! {
             let scopes = "openid profile email address phone offline_access roles groups quiz.read pay";
             let pairs = [("method", "cookie"), ("scopes", scopes), ("username", "alice")];
             assert_eq!(page.identity(), expected(&pairs), "{path}");
+            if !kind.rewrites() {
+                assert_eq!(page.handed("cookie"), [cookie_of(&browser).trim_start_matches("Cookie: ")]);
+                continue;
+            }
             assert_eq!(page.handed("cookie"), ["theme=dark; lang=nb"], "and so does our cookie");
             // Nor does an app get it that plants one of its own beside it.
             let own = at_the_app(&browser).cookies[GATEWAY_COOKIE].clone();
@@ -225,13 +291,14 @@ on_both_databases! {
         let provider = &house.provider;
         let sub = provider.user_id("alice").await;
         let key = provider.api_key("alice", "openid").await;
+        let forged = kind.forged();
         for path in ["/public/", "/"] {
-            let page = house.visit(&format!("GET {path}"), &[&FORGED[..], &["X-Theme: dark"]].concat()).await;
+            let page = house.visit(&format!("GET {path}"), &[&forged[..], &["X-Theme: dark"]].concat()).await;
             assert_eq!(page.identity(), identity(&[("status", "guest")]), "{path}");
             assert_eq!(page.handed("x-theme"), ["dark"], "others pass");
         }
         let bearer = format!("Authorization: Bearer {}", key.expose());
-        for headers in [[&FORGED[..], &[bearer.as_str()]].concat(), [&[bearer.as_str()], &FORGED[..]].concat()] {
+        for headers in [[&forged[..], &[bearer.as_str()]].concat(), [&[bearer.as_str()], &forged[..]].concat()] {
             for path in ["/", "/members/"] {
                 let page = house.visit(&format!("GET {path}"), &headers).await;
                 let expected = [
@@ -241,7 +308,7 @@ on_both_databases! {
                 assert_eq!(page.identity(), identity(&expected), "{path}");
             }
         }
-        assert_eq!(house.visit("GET /members/", &FORGED).await.status, 401);
+        assert_eq!(house.visit("GET /members/", &forged).await.status, 401);
         gateway.stop().await;
         }
     }
@@ -302,12 +369,16 @@ on_both_databases! {
                 let page = house.visit_with(&format!("GET {path}"), good.expose(), &[]).await;
                 assert!(matches!(page.status, 200 | 503), "{page:?}");
                 assert!(page.status == 503 || page.handed("x-auth-status") == ["user"], "never a guest: {page:?}");
-                (page.status == 503).then(|| assert_eq!(page.header("retry-after"), Some("2")))
+                // Envoy says it in words of its own.
+                let expected = (kind != Kind::Envoy).then_some("2");
+                (page.status == 503).then(|| assert_eq!(page.header("retry-after"), expected))
             })
             .await;
         }
-        let page = house.visit_with("GET /public/", good.expose(), &[]).await;
-        assert_eq!(page.identity(), identity(&[("status", "guest")]));
+        if kind.has_public() {
+            let page = house.visit_with("GET /public/", good.expose(), &[]).await;
+            assert_eq!(page.identity(), identity(&[("status", "guest")]));
+        }
         gateway.stop().await;
         }
     }
