@@ -163,7 +163,9 @@ where
             }
         }
     }
+}
 
+impl<K, V> Gather<K, V> {
     fn waiting(&self) -> MutexGuard<'_, Waiting<K, V>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,7 +202,7 @@ impl<K, V> Turn<'_, K, V> {
     /// Those who wait, the eldest, as many as one statement takes; `None` where this turn is over. All in the same breath,
     /// so that whoever comes next knows whether somebody is at it.
     fn questions(&mut self) -> Option<Vec<(K, Answer<V>)>> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.gather.waiting();
         waiting.questions.retain(|(_, answer)| !answer.is_closed());
         self.leave(&mut waiting);
         if waiting.questions.is_empty() || waiting.answering {
@@ -215,7 +217,7 @@ impl<K, V> Turn<'_, K, V> {
 
     /// Lets another by. Whether somebody waits for that; then the other one has begun.
     fn is_late(&mut self) -> bool {
-        let mut waiting = self.waiting();
+        let mut waiting = self.gather.waiting();
         self.leave(&mut waiting);
         self.pace = Pace::Late;
         waiting.late += 1;
@@ -232,16 +234,10 @@ impl<K, V> Turn<'_, K, V> {
     }
 }
 
-impl<'a, K, V> Turn<'a, K, V> {
-    fn waiting(&self) -> MutexGuard<'a, Waiting<K, V>> {
-        self.gather.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl<K, V> Drop for Turn<'_, K, V> {
     fn drop(&mut self) {
         if self.pace != Pace::Over {
-            let mut waiting = self.waiting();
+            let mut waiting = self.gather.waiting();
             self.leave(&mut waiting);
             if !waiting.answering && waiting.late == 0 {
                 waiting.questions.clear();

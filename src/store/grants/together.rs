@@ -1,13 +1,14 @@
 //! What every sign-in and every refresh does to its grant: finds it, uses up its code, moves its refresh token on. Under
 //! load one statement does it for many.
 
-use std::sync::LazyLock;
+use std::hash::Hash;
+use std::sync::{Arc, LazyLock};
 
 use super::{StoredGrant, grant_columns, read};
 use crate::protocol::ids::GrantId;
 use crate::protocol::time::Timestamp;
 use crate::store::db::{Db, Kind, Statement};
-use crate::store::gather::{Done, Found, Texts};
+use crate::store::gather::{Done, Found, Gather, Texts};
 use crate::store::users::user_columns;
 use crate::store::{Result, Store, column};
 
@@ -111,23 +112,26 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool> {
         let one = Redemption { id, at: now, refresh_expires_at, row_expires_at };
-        let db = self.db.clone();
-        let together = move |many| Box::pin(redeem(db.clone(), many, Who::Together)) as Found<_, _>;
-        match self.gathers.redemptions.ask(one.clone(), together).await? {
-            Some(done) => Ok(done.is_mine()),
-            None if self.db.passes_over() => Ok(!redeem(self.db.clone(), vec![one], Who::Alone).await?.is_empty()),
-            None => Ok(false),
-        }
+        self.change_grant(&self.gathers.redemptions, one, |db, many, who| Box::pin(redeem(db, many, who))).await
     }
 
     /// Moves the refresh token from one generation to the next. `false` where somebody else was first.
     pub async fn rotate_refresh(&self, id: GrantId, from: u32, now: Timestamp) -> Result<bool> {
         let one = Rotation { id, from, at: now };
+        self.change_grant(&self.gathers.rotations, one, |db, many, who| Box::pin(rotate(db, many, who))).await
+    }
+
+    /// Whether a change that is asked for together with others is the one that was made.
+    async fn change_grant<K: Clone + Eq + Hash + Send + 'static>(
+        &self,
+        gather: &Arc<Gather<K, Done>>,
+        one: K,
+        make: fn(Db, Vec<K>, Who) -> Found<K, Done>,
+    ) -> Result<bool> {
         let db = self.db.clone();
-        let together = move |many| Box::pin(rotate(db.clone(), many, Who::Together)) as Found<_, _>;
-        match self.gathers.rotations.ask(one.clone(), together).await? {
+        match gather.ask(one.clone(), move |many| make(db.clone(), many, Who::Together)).await? {
             Some(done) => Ok(done.is_mine()),
-            None if self.db.passes_over() => Ok(!rotate(self.db.clone(), vec![one], Who::Alone).await?.is_empty()),
+            None if self.db.passes_over() => Ok(!make(self.db.clone(), vec![one], Who::Alone).await?.is_empty()),
             None => Ok(false),
         }
     }
