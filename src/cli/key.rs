@@ -38,6 +38,8 @@ pub enum KeyCommand {
     },
     /// End a key at once, as after a theft: its tokens are refused from now on. Another one signs in its place.
     Retire {
+        // A thumbprint may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Do not ask.
         #[arg(long)]
@@ -52,7 +54,7 @@ pub enum KeyCommand {
         #[arg(long, value_parser = algorithm)]
         alg: Option<SigningAlg>,
         /// The name that relying parties know it by. Default: its RFC 7638 thumbprint.
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         kid: Option<String>,
         /// Sign with it at once: relying parties have it already.
         #[arg(long)]

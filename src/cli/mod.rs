@@ -152,14 +152,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate => migrate::run(load(&global)?, global.output).await,
         Command::Backup(args) => backup::run(args, &global, global.output).await,
         Command::Healthcheck(args) => healthcheck::run(args, &global, global.output).await,
-        Command::Client(command) => client::run(*command, &open(&global).await?, global.output).await,
-        Command::User(command) => user::run(command, &open(&global).await?, global.output).await,
-        Command::ApiKey(command) => api_key::run(command, &open(&global).await?, global.output).await,
-        Command::Key(command) => key::run(command, &open(&global).await?, global.output).await,
-        Command::Session(command) => session::run(command, &open(&global).await?, global.output).await,
-        Command::Event(command) => event::run(command, &open(&global).await?, global.output).await,
+        Command::Client(command) => on_app(global, async |app, format| client::run(*command, app, format).await).await,
+        Command::User(command) => on_app(global, async |app, format| user::run(command, app, format).await).await,
+        Command::ApiKey(command) => on_app(global, async |app, format| api_key::run(command, app, format).await).await,
+        Command::Key(command) => on_app(global, async |app, format| key::run(command, app, format).await).await,
+        Command::Session(command) => on_app(global, async |app, format| session::run(command, app, format).await).await,
+        Command::Event(command) => on_app(global, async |app, format| event::run(command, app, format).await).await,
         Command::Mail(mail::MailCommand::Test { to }) => mail::test(&load(&global)?, &to, global.output).await,
-        Command::Mail(command) => mail::run(command, &open(&global).await?, global.output).await,
+        Command::Mail(command) => on_app(global, async |app, format| mail::run(command, app, format).await).await,
         Command::Completions { shell } => {
             completions::run::<Cli>(shell, global.output);
             Ok(())
@@ -198,9 +198,12 @@ fn load_from(sources: &Sources) -> anyhow::Result<Config> {
     Ok(loaded.config)
 }
 
-/// The app for a command that works on the database and ends.
-async fn open(global: &Global) -> anyhow::Result<App> {
-    progress::during("opening the database", open_config(load(global)?)).await
+/// Runs a command that works on the database and ends.
+async fn on_app(global: Global, command: impl AsyncFnOnce(&App, Format) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let app = progress::during("opening the database", open_config(load(&global)?)).await?;
+    let outcome = command(&app, global.output).await;
+    app.store.close().await;
+    outcome
 }
 
 async fn open_config(config: Config) -> anyhow::Result<App> {

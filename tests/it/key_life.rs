@@ -403,6 +403,12 @@ async fn a_running_server_follows_the_command_line() {
         |bits| String::from_utf8(Rsa::generate(bits).expect("a key").private_key_to_pem().expect("PEM")).expect("text");
     let ran = site.run_with(&["key", "import", "-", "--kid", "from-before", "--at-once"], &pem(2048)).await.ok();
     assert!(!ran.stdout.contains("PRIVATE"), "{}", ran.stdout);
+    // One key of 64 has a thumbprint that looks like an option.
+    for (kid, retire) in [("-oath", ["-oath", "--yes"]), ("--help", ["--yes", "--help"])] {
+        let ran = site.run_with(&["key", "import", "-", "--alg", "PS256", "--kid", kid], &pem(2048)).await.ok();
+        assert!(ran.stdout.contains(kid), "{}", ran.stdout);
+        site.run(&[&["key", "retire"], &retire[..]].concat()).await.ok();
+    }
     site.within_a_second("the imported key signs", async || {
         let answer = site.call("web", SITE_SECRET, "/token", &[("grant_type", "client_credentials")]).await;
         header_of(&answer.text("access_token"))["kid"] == "from-before"

@@ -4,12 +4,14 @@
 use std::any::Any as StdAny;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sqlx::any::{AnyConnectOptions, AnyRow};
 use sqlx::{ConnectOptions as _, Connection as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::tally::{committed, tallied};
 use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statement, configure_sqlite, sqlite_code};
@@ -22,15 +24,29 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 128;
 
 /// The way to the writer.
-#[derive(Clone)]
-pub(super) struct Queue(mpsc::Sender<Job>);
+pub(super) struct Queue {
+    jobs: mpsc::Sender<Job>,
+    /// Told once, when no more is to be taken.
+    end: Arc<Notify>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Queue {
     /// Starts the writer on a configured connection; `options` are for a new one after an error.
     pub(super) fn start(conn: Conn, options: AnyConnectOptions) -> Self {
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(run_writer(conn, options, jobs));
-        Self(queue)
+        let (sender, jobs) = mpsc::channel(QUEUE);
+        let end = Arc::new(Notify::new());
+        let writer = tokio::spawn(run_writer(conn, options, jobs, Arc::clone(&end)));
+        Self { jobs: sender, end, writer: Mutex::new(Some(writer)) }
+    }
+
+    /// Does what stands in the queue, takes no more, and ends the writer's connection.
+    pub(super) async fn close(&self) {
+        self.end.notify_one();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = async { Some(writer?.await) }.await {
+            tracing::warn!(%error, "closing the database");
+        }
     }
 
     /// Runs one statement in the next transaction; how many rows it changed, after the commit.
@@ -70,7 +86,7 @@ impl Queue {
     {
         let (sender, receiver) = oneshot::channel();
         let job = Job { savepoint, run: Box::new(move |conn| Box::pin(run_write(conn, write, sender))) };
-        self.0.send(job).await.map_err(|_| StoreError::WriterStopped)?;
+        self.jobs.send(job).await.map_err(|_| StoreError::WriterStopped)?;
         receiver.await.map_err(|_| StoreError::WriterStopped)?
     }
 }
@@ -103,8 +119,17 @@ struct Batch {
 }
 
 /// The SQLite writer: takes what waits, runs it in one transaction, commits, answers.
-async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.recv().await {
+async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::Receiver<Job>, end: Arc<Notify>) {
+    loop {
+        let first = tokio::select! {
+            biased;
+            first = jobs.recv() => first,
+            () = end.notified() => {
+                jobs.close();
+                continue;
+            }
+        };
+        let Some(first) = first else { break };
         let mut batch = Batch { waiting: VecDeque::from([first]), ran: Vec::new() };
         while batch.waiting.len() < BATCH {
             let Ok(next) = jobs.try_recv() else { break };
@@ -129,7 +154,6 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
             (job.run)(Err(why.clone().unwrap_or_default())).await;
         }
     }
-    // The last sender is gone: the process ends.
     if let Err(error) = conn.close().await {
         tracing::warn!(%error, "closing the database");
     }

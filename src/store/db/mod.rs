@@ -65,7 +65,7 @@ pub(super) struct Db {
 enum Ways {
     Sqlite {
         readers: Arc<Readers>,
-        queue: Queue,
+        queue: Arc<Queue>,
         path: PathBuf,
     },
     Postgres {
@@ -98,7 +98,7 @@ impl Db {
         configure_sqlite(&mut writer, false).await.map_err(unusable)?;
         drop(lock);
         let readers = Arc::new(Readers::open(options.clone()).await.map_err(unusable)?);
-        let queue = Queue::start(writer, options.clone());
+        let queue = Arc::new(Queue::start(writer, options.clone()));
         Ok(Self { options, ways: Ways::Sqlite { readers, queue, path: path.to_owned() } })
     }
 
@@ -177,15 +177,13 @@ impl Db {
         }
     }
 
-    /// Waits for the writes that were accepted, then ends the connections.
+    /// Waits for what was accepted, then ends the connections: SQLite's file is whole by itself, without a log.
     pub(super) async fn close(&self) {
         match &self.ways {
-            Ways::Sqlite { readers, .. } => {
-                // Whatever stands in the queue is done before this is.
-                if let Err(error) = self.write(|_| Box::pin(async { Ok(()) })).await {
-                    tracing::warn!(%error, "closing the database");
-                }
+            Ways::Sqlite { readers, queue, .. } => {
                 readers.close().await;
+                // The last to go moves the log into the database and deletes it; those that only read may not.
+                queue.close().await;
             }
             Ways::Postgres { pool, running } => {
                 drop(running.write().await);

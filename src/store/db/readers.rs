@@ -49,7 +49,13 @@ impl Readers {
         (READERS.saturating_sub(self.places.available_permits()), self.idle().len())
     }
 
+    /// Ends the connections, when those that are reading have read.
     pub(super) async fn close(&self) {
+        const ALL: u32 = READERS as u32;
+        let all = timeout(ACQUIRE_TIMEOUT, self.places.acquire_many(ALL)).await;
+        if all.is_err() {
+            tracing::warn!("closing the database while it is read");
+        }
         self.places.close();
         let idle = std::mem::take(&mut *self.idle());
         for conn in idle {

@@ -12,9 +12,8 @@ use serde_json::{Map, Value};
 use super::db::{self, Conn, Statement};
 use super::{Result, Store, rows, to_json};
 use crate::ambient::{Rng, SharedRng};
-use crate::crypto::digest::base64url;
 use crate::protocol::client::wire_enum;
-use crate::protocol::ids::{ClientId, UserId};
+use crate::protocol::ids::{ClientId, UserId, random_id};
 use crate::protocol::time::Timestamp;
 
 pub use list::{Filter, ListedEvent, Position};
@@ -80,7 +79,7 @@ wire_enum! {
 /// One thing that happened.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// [`Rng::id`] in base64url.
+    /// From [`random_id`].
     pub id: String,
     pub at: Timestamp,
     pub kind: EventKind,
@@ -94,7 +93,7 @@ pub struct Event {
 impl Event {
     pub fn new(rng: &dyn Rng, kind: EventKind, at: Timestamp) -> Self {
         let (user_id, client_id, address) = (None, None, None);
-        Self { id: base64url(&rng.id()), at, kind, user_id, client_id, address, detail: Map::new() }
+        Self { id: random_id(rng.id()), at, kind, user_id, client_id, address, detail: Map::new() }
     }
 
     pub fn of_user(self, id: &UserId) -> Self {
