@@ -28,6 +28,7 @@ mod migrations;
 mod observability;
 mod openidconnect_crate;
 mod partner;
+mod plans;
 mod playsmart;
 mod process;
 mod serving;

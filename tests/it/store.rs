@@ -177,7 +177,7 @@ async fn rows(provider: &Provider) -> HashMap<String, i64> {
 }
 
 /// Asks again and again until the answer is yes.
-async fn eventually(what: &str, mut asked: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, mut asked: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !asked().await {
         assert!(Instant::now() < deadline, "it never came true that {what}");

@@ -116,7 +116,10 @@ impl Db {
             })
             .after_connect(move |conn, _| {
                 let warned = Arc::clone(&warned);
-                Box::pin(async move { postgres::inspect(conn, &warned).await })
+                Box::pin(async move {
+                    postgres::settle(conn).await?;
+                    postgres::inspect(conn, &warned).await
+                })
             })
             .connect_with(options.clone())
             .await?;

@@ -11,6 +11,14 @@ use super::tally::{committed, tallied};
 use super::{Conn, STALE_AT_ONCE, Statement, is_stale};
 use crate::store::{Result, StoreError};
 
+/// Has our statements go by indexes. Each is made for one, but a plan is kept until the server counts the table anew: one
+/// that was made while the table was empty would go on to read all of it, under the first rush that fills it. What has
+/// to read everything still does; compiling it would not pay.
+pub(super) async fn settle(conn: &mut Conn) -> sqlx::Result<()> {
+    let sql = "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)";
+    sqlx::query(sql).execute(conn).await.map(drop)
+}
+
 /// Whether the server keeps what it acknowledges is its operator's choice, and may be meant; we say it once.
 pub(super) async fn inspect(conn: &mut Conn, warned: &AtomicBool) -> sqlx::Result<()> {
     let sql = "SELECT name FROM pg_settings

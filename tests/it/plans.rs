@@ -1,0 +1,86 @@
+//! What PostgreSQL reads for us.
+
+use keyward::protocol::time::Span;
+use serde_json::json;
+use sqlx::{AnyConnection, Connection as _, Row as _};
+
+use crate::partner::Platform;
+use crate::store::eventually;
+use crate::support::{Backend, Provider};
+
+/// Statistics from when a few people were there, and a partner that is newer than they: the plans that are made then, and
+/// kept, must not read more with every row that is added.
+#[tokio::test]
+async fn what_is_read_does_not_grow_with_what_is_there() {
+    let provider = Provider::start(Backend::Postgres).await;
+    let mut conn = provider.connection().await;
+    a_day(&provider, "acme", 20).await;
+    for sql in ["VACUUM ANALYZE", "SELECT pg_stat_reset()"] {
+        sqlx::query(sql).execute(&mut conn).await.expect("statistics");
+    }
+    a_day(&provider, "globex", 150).await;
+    provider.app.store.close().await;
+    // A connection tells of its reads at the latest when it ends.
+    eventually("the server has counted", async || others(&mut conn).await == 0).await;
+    let sql = "SELECT relname || ' by ' || indexrelname AS way, idx_scan AS scans, idx_tup_read AS rows_read
+                   FROM pg_stat_user_indexes
+               UNION ALL SELECT relname || ' as a whole', seq_scan, seq_tup_read FROM pg_stat_user_tables";
+    let rows = sqlx::query(sql).fetch_all(&mut conn).await.expect("statistics");
+    let ways = rows.iter().map(|row| (row.get("way"), row.get("scans"), row.get("rows_read")));
+    let ways: Vec<(String, i64, i64)> = ways.collect();
+    let walks: Vec<_> = ways.iter().filter(|(_, scans, rows)| *rows > 5 * scans).collect();
+    assert!(walks.is_empty(), "{walks:?}");
+    assert!(ways.iter().any(|(way, scans, _)| way == "users by users_pkey" && *scans > 1000), "{ways:?}");
+    conn.close().await.expect("closed");
+}
+
+/// What an app and a partner do all day.
+async fn a_day(provider: &Provider, partner: &str, rounds: usize) {
+    let platform = Platform::of(provider, partner).await;
+    let mut browser = provider.browser();
+    for round in 0..rounds {
+        let external_id = format!("person-{round}");
+        let wish = json!({ "external_id": external_id, "email": format!("{external_id}@b.c") });
+        let again = [("idempotency-key", external_id.as_str())];
+        let made = platform.call_with("POST", "/v1/partner/users", wish.clone(), &again).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        let answered = platform.call_with("POST", "/v1/partner/users", wish, &again).await;
+        let made = made.json();
+        assert_eq!(answered.json(), made);
+        let text = |at: &str| made.pointer(at).and_then(|value| value.as_str()).expect("a text").to_owned();
+        for path in [
+            format!("/v1/partner/users/{}", text("/user/id")),
+            format!("/v1/partner/users/{}/api-keys", text("/user/id")),
+            format!("/v1/partner/users?external_id={external_id}"),
+            format!("/v1/partner/users?email={external_id}@b.c"),
+            "/v1/partner/users?limit=3".to_owned(),
+            "/v1/partner/onboarding?limit=3".to_owned(),
+        ] {
+            assert_eq!(platform.get(&path).await.status, 200, "{path}");
+        }
+        let fields = [
+            ("grant_type", "urn:keyward:oauth:grant-type:api-key"),
+            ("api_key", &text("/api_key/key")),
+            ("scope", "openid"),
+        ];
+        let tokens = provider.token(partner, &fields).await;
+        for (path, credential) in [
+            ("/v1/me", text("/api_key/key")),
+            ("/userinfo", tokens.text("access_token")),
+            ("/forward-auth/optional", text("/api_key/key")),
+        ] {
+            assert_eq!(provider.bearer("GET", path, &credential).await.status, 200, "{path}");
+        }
+        let code = provider.code(&mut browser, &provider.authorize_url("scope=openid+offline_access")).await;
+        let tokens = provider.redeem(&code).await;
+        assert_eq!(provider.refresh("first", &tokens.text("refresh_token")).await.status, 200);
+        // What is remembered for a second is asked for again.
+        provider.pass(Span::from_secs(2));
+    }
+}
+
+async fn others(conn: &mut AnyConnection) -> i64 {
+    let sql =
+        "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    sqlx::query(sql).fetch_one(conn).await.expect("a count").get("n")
+}
