@@ -54,7 +54,7 @@ pub enum KeyCommand {
         #[arg(long, value_parser = algorithm)]
         alg: Option<SigningAlg>,
         /// The name that relying parties know it by. Default: its RFC 7638 thumbprint.
-        #[arg(long, allow_hyphen_values = true)]
+        #[arg(long)]
         kid: Option<String>,
         /// Sign with it at once: relying parties have it already.
         #[arg(long)]

@@ -128,7 +128,7 @@ impl Store {
         after: Option<(Timestamp, UserId)>,
         limit: i64,
     ) -> Result<Vec<PartnerUser>> {
-        // A text for each, so that an index answers it: only that of all states the condition of `users_of_partner`.
+        // A text for each, so that an index answers it: only that of all states the condition of `users_by_partner`.
         macro_rules! page_of {
             ($filter:literal) => {
                 concat!(
@@ -144,7 +144,7 @@ impl Store {
             Filter { external_id: None, email: None } => page_of!("length(u.external_id) > 0 AND $2 = '' AND $3 = ''"),
             Filter { external_id: Some(_), .. } => page_of!("u.external_id = $2 AND ($3 = '' OR u.email = $3)"),
             Filter { external_id: None, email: Some(_) } => page_of!(
-                "u.external_id IS NOT NULL AND $2 = '' AND u.id = (
+                "$2 = '' AND u.id = (
                      SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
             ),
         };

@@ -404,10 +404,12 @@ async fn a_running_server_follows_the_command_line() {
     let ran = site.run_with(&["key", "import", "-", "--kid", "from-before", "--at-once"], &pem(2048)).await.ok();
     assert!(!ran.stdout.contains("PRIVATE"), "{}", ran.stdout);
     // One key of 64 has a thumbprint that looks like an option.
-    for (kid, retire) in [("-oath", ["-oath", "--yes"]), ("--help", ["--yes", "--help"])] {
-        let ran = site.run_with(&["key", "import", "-", "--alg", "PS256", "--kid", kid], &pem(2048)).await.ok();
-        assert!(ran.stdout.contains(kid), "{}", ran.stdout);
-        site.run(&[&["key", "retire"], &retire[..]].concat()).await.ok();
+    for (kid, retire) in [("-oath", &["-oath", "--yes"][..]), ("--help", &["--yes", "--", "--help"])] {
+        let named = format!("--kid={kid}");
+        site.run_with(&["key", "import", "-", "--alg", "PS256", &named], &pem(2048)).await.ok();
+        let ran = site.run(&[&["key", "retire"], retire].concat()).await.ok();
+        assert!(ran.stdout.contains(kid), "{ran:?}");
+        site.run(&[&["key", "retire"], retire].concat()).await.refused(&["retired before"]);
     }
     site.within_a_second("the imported key signs", async || {
         let answer = site.call("web", SITE_SECRET, "/token", &[("grant_type", "client_credentials")]).await;

@@ -123,11 +123,11 @@ async fn run_writer(mut conn: Conn, options: AnyConnectOptions, mut jobs: mpsc::
     loop {
         let first = tokio::select! {
             biased;
-            first = jobs.recv() => first,
             () = end.notified() => {
                 jobs.close();
                 continue;
             }
+            first = jobs.recv() => first,
         };
         let Some(first) = first else { break };
         let mut batch = Batch { waiting: VecDeque::from([first]), ran: Vec::new() };

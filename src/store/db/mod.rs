@@ -180,12 +180,13 @@ impl Db {
         }
     }
 
-    /// Waits for what was accepted, then ends the connections: SQLite's file is whole by itself, without a log.
+    /// Waits for what was accepted, then ends the connections: SQLite's file is whole by itself then, without a
+    /// log, unless a read was cut off.
     pub(super) async fn close(&self) {
         match &self.ways {
             Ways::Sqlite { readers, queue, .. } => {
                 readers.close().await;
-                // The last to go moves the log into the database and deletes it; those that only read may not.
+                // The last to go moves the log into the database and deletes it.
                 queue.close().await;
             }
             Ways::Postgres { pool, running } => {
