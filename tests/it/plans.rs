@@ -4,12 +4,12 @@ use keyward::protocol::time::Span;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
-use crate::partner::Platform;
-use crate::store::eventually;
+use crate::partner::{Platform, text};
+use crate::support::process::wait_for;
 use crate::support::{Backend, Provider};
 
-/// Statistics from when some dozens of people were there, and a partner that is newer than they: the plans that are made then, and
-/// kept, must not read more with every row that is added.
+/// Statistics from when some dozens of people were there, and a partner that is newer than they: the plans that are made
+/// then, and kept, must not read more with every row that is added.
 #[tokio::test]
 async fn what_is_read_does_not_grow_with_what_is_there() {
     let provider = Provider::start(Backend::Postgres).await;
@@ -28,7 +28,7 @@ async fn what_is_read_does_not_grow_with_what_is_there() {
     a_day(&provider, "globex", 150).await;
     provider.app.store.close().await;
     // A connection tells of its reads at the latest when it ends.
-    eventually("the server has counted", async || others(&mut conn).await == 0).await;
+    wait_for("the server's count", async || (others(&mut conn).await == 0).then_some(())).await;
     let sql = "SELECT relname || ' by ' || indexrelname AS way, idx_scan AS scans, idx_tup_read AS rows_read
                    FROM pg_stat_user_indexes
                UNION ALL SELECT relname || ' as a whole', seq_scan, seq_tup_read FROM pg_stat_user_tables";
@@ -55,10 +55,10 @@ async fn a_day(provider: &Provider, partner: &str, rounds: usize) {
         let answered = platform.call_with("POST", "/v1/partner/users", wish, &again).await;
         let made = made.json();
         assert_eq!(answered.json(), made);
-        let text = |at: &str| made.pointer(at).and_then(|value| value.as_str()).expect("a text").to_owned();
+        let (id, key) = (text(&made, "/user/id"), text(&made, "/api_key/key"));
         for path in [
-            format!("/v1/partner/users/{}", text("/user/id")),
-            format!("/v1/partner/users/{}/api-keys", text("/user/id")),
+            format!("/v1/partner/users/{id}"),
+            format!("/v1/partner/users/{id}/api-keys"),
             format!("/v1/partner/users?external_id={external_id}"),
             format!("/v1/partner/users?email={external_id}@b.c"),
             "/v1/partner/users?limit=3".to_owned(),
@@ -66,25 +66,19 @@ async fn a_day(provider: &Provider, partner: &str, rounds: usize) {
         ] {
             assert_eq!(platform.get(&path).await.status, 200, "{path}");
         }
-        let fields = [
-            ("grant_type", "urn:keyward:oauth:grant-type:api-key"),
-            ("api_key", &text("/api_key/key")),
-            ("scope", "openid"),
-        ];
+        let fields =
+            [("grant_type", "urn:keyward:oauth:grant-type:api-key"), ("api_key", key.as_str()), ("scope", "openid")];
         let tokens = provider.token(partner, &fields).await;
-        for (path, credential) in [
-            ("/v1/me", text("/api_key/key")),
-            ("/userinfo", tokens.text("access_token")),
-            ("/forward-auth/optional", text("/api_key/key")),
-        ] {
-            assert_eq!(provider.bearer("GET", path, &credential).await.status, 200, "{path}");
+        for (path, credential) in
+            [("/v1/me", &key), ("/userinfo", &tokens.text("access_token")), ("/forward-auth/optional", &key)]
+        {
+            assert_eq!(provider.bearer("GET", path, credential).await.status, 200, "{path}");
         }
         let code = provider.code(&mut browser, &provider.authorize_url("scope=openid+offline_access")).await;
         let tokens = provider.redeem(&code).await;
         assert_eq!(provider.refresh("first", &tokens.text("refresh_token")).await.status, 200);
-        let offer = format!("/v1/partner/users/{}/browser-handoff", text("/user/id"));
-        let offer = platform.call("POST", &offer, Value::Null).await;
-        let link = offer.json()["url"].as_str().expect("a link").to_owned();
+        let offer = platform.call("POST", &format!("/v1/partner/users/{id}/browser-handoff"), Value::Null).await;
+        let link = text(&offer.json(), "/url");
         let mut other = provider.browser();
         let page = other.get(&link).await;
         assert_eq!(other.submit(&page, &[]).await.status, 303);

@@ -31,6 +31,7 @@ use tempfile::TempDir;
 
 use crate::on_both_databases;
 use crate::support::audit::an_operator;
+use crate::support::process::wait_for;
 use crate::support::{Backend, Provider};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -174,15 +175,6 @@ where
 
 async fn rows(provider: &Provider) -> HashMap<String, i64> {
     provider.row_counts().await.into_iter().collect()
-}
-
-/// Asks again and again until the answer is yes.
-pub async fn eventually(what: &str, mut asked: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !asked().await {
-        assert!(Instant::now() < deadline, "it never came true that {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 mod opening {
@@ -408,8 +400,8 @@ on_both_databases! {
         }
         for n in 0..10 {
             let name = LoginName::Username(format!("left-{n}"));
-            eventually("the person exists", async || {
-                provider.app.store.user_by_login(REALM_DIRECT, &name).await.expect("an answer").is_some()
+            wait_for("the person", async || {
+                provider.app.store.user_by_login(REALM_DIRECT, &name).await.expect("an answer")
             })
             .await;
         }

@@ -44,7 +44,8 @@ impl Queue {
     pub(super) async fn close(&self) {
         self.end.notify_one();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Err(error)) = async { Some(writer?.await) }.await {
+        let Some(writer) = writer else { return };
+        if let Err(error) = writer.await {
             tracing::warn!(%error, "closing the database");
         }
     }

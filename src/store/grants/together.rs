@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use super::{StoredGrant, grant_columns, read};
 use crate::protocol::ids::GrantId;
 use crate::protocol::time::Timestamp;
-use crate::store::db::{Db, Kind, Statement};
+use crate::store::db::{Db, Statement};
 use crate::store::gather::{Done, Found, Gather, Texts};
 use crate::store::users::user_columns;
 use crate::store::{Result, Store, column};
@@ -72,11 +72,8 @@ impl Change {
         Self { waiting: text("", ""), passing: text(free, " AND grants.id IN (SELECT id FROM free)") }
     }
 
-    fn text(&self, kind: Kind, who: Who) -> &Texts {
-        match (kind, who) {
-            (Kind::Postgres, Who::Together) => &self.passing,
-            _ => &self.waiting,
-        }
+    fn text(&self, db: &Db, who: Who) -> &Texts {
+        if who == Who::Together && db.passes_over() { &self.passing } else { &self.waiting }
     }
 }
 
@@ -145,7 +142,7 @@ async fn find(db: Db, mut ids: Vec<GrantId>) -> Result<Vec<(GrantId, StoredGrant
 }
 
 async fn redeem(db: Db, many: Vec<Redemption>, who: Who) -> Result<Vec<(Redemption, Done)>> {
-    let kind = db.kind();
+    let texts = REDEEM.text(&db, who);
     let bind = |statement: Statement<'static>, one: &Redemption| {
         statement
             .bind(one.id.as_str().to_owned())
@@ -154,16 +151,16 @@ async fn redeem(db: Db, many: Vec<Redemption>, who: Who) -> Result<Vec<(Redempti
             .bind(one.refresh_expires_at.map(Timestamp::millis))
             .bind(one.row_expires_at.millis())
     };
-    change(db, REDEEM.text(kind, who), many, bind, |one, id, _| one.id.as_str() == id).await
+    change(db, texts, many, bind, |one, id, _| one.id.as_str() == id).await
 }
 
 async fn rotate(db: Db, many: Vec<Rotation>, who: Who) -> Result<Vec<(Rotation, Done)>> {
-    let kind = db.kind();
+    let texts = ROTATE.text(&db, who);
     let bind = |statement: Statement<'static>, one: &Rotation| {
         statement.bind(one.id.as_str().to_owned()).bind(i64::from(one.from)).bind(one.at.millis())
     };
     let made = |one: &Rotation, id: &str, generation| one.id.as_str() == id && i64::from(one.from) + 1 == generation;
-    change(db, ROTATE.text(kind, who), many, bind, made).await
+    change(db, texts, many, bind, made).await
 }
 
 /// Makes a change for all of these; those for whom it was made. `made` is asked with the id and the generation of each
