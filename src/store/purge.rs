@@ -7,62 +7,76 @@ use crate::protocol::time::{Span, Timestamp};
 /// Rows that one write removes at most.
 const BATCH: i64 = 200;
 
-/// One statement for each table whose rows end by time. A session also ends by rest, which only its policy knows.
-const STATEMENTS: [&str; 12] = [
-    "DELETE FROM grants WHERE id IN (SELECT id FROM grants WHERE expires_at <= $1 LIMIT $2)",
-    "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT $2)",
-    "DELETE FROM pushed_requests WHERE id IN (SELECT id FROM pushed_requests WHERE expires_at <= $1 LIMIT $2)",
-    "DELETE FROM used_ids WHERE (kind, id) IN (SELECT kind, id FROM used_ids WHERE expires_at <= $1 LIMIT $2)",
-    // People see for 90 days what a key was.
-    "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE expires_at <= $1 - 7776000000 LIMIT $2)",
-    "DELETE FROM api_keys WHERE kid IN (SELECT kid FROM api_keys WHERE revoked_at <= $1 - 7776000000 LIMIT $2)",
-    "DELETE FROM idempotency WHERE (partner_id, key_hash) IN (
-         SELECT partner_id, key_hash FROM idempotency WHERE expires_at <= $1 LIMIT $2)",
-    "DELETE FROM links WHERE token_hash IN (SELECT token_hash FROM links WHERE expires_at <= $1 LIMIT $2)",
-    // Whoever could not be made, and was not tried again for 90 days.
-    "DELETE FROM onboardings WHERE id IN (
-         SELECT id FROM onboardings WHERE user_id IS NULL AND updated_at <= $1 - 7776000000 LIMIT $2)",
-    // What became of an import can be asked for 7 days; its lines leave first, for there may be many.
-    "DELETE FROM import_lines WHERE (import_id, line) IN (
-         SELECT l.import_id, l.line FROM imports i JOIN import_lines l ON l.import_id = i.id
-         WHERE i.updated_at <= $1 - 604800000 LIMIT $2)",
-    "DELETE FROM imports WHERE id IN (
-         SELECT i.id FROM imports i WHERE i.updated_at <= $1 - 604800000
-         AND NOT EXISTS (SELECT 1 FROM import_lines l WHERE l.import_id = i.id) LIMIT $2)",
-    // A week is the longest window of a cap; who was written to is nobody's business for longer.
-    "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE finished_at <= $1 - 604800000 LIMIT $2)",
-];
-
-/// Attempts lock several buckets at a time, in an order of their own. What one of them holds is left for the next time:
-/// whoever waits for nobody makes nobody wait for ever.
-const fn limits(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Sqlite => {
-            "DELETE FROM limits WHERE bucket IN (SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2)"
-        }
-        Kind::Postgres => {
-            "DELETE FROM limits WHERE bucket IN (
-                 SELECT bucket FROM limits WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"
-        }
-    }
+/// How rows that have ended leave a table, in the words of each database. What somebody else holds is left for the next
+/// time: whoever waits for nobody makes nobody wait for ever, whatever the order in which they take their rows.
+struct Removal {
+    sqlite: &'static str,
+    postgres: &'static str,
 }
 
+/// `removal!(table, key, rows)`: `rows` is what stands behind `FROM`, with `$1` for the time.
+macro_rules! removal {
+    ($table:literal, $key:literal, $rows:literal) => {
+        Removal { sqlite: removal!($table, $key, $rows, ""), postgres: removal!($table, $key, $rows, " FOR UPDATE OF ", $table, " SKIP LOCKED") }
+    };
+    ($table:literal, $key:literal, $rows:literal, $($held:literal),+) => {
+        concat!(
+            "WITH gone AS (SELECT ", $key, " FROM ", $rows, " LIMIT $2", $($held),+,
+            ") DELETE FROM ", $table, " WHERE (", $key, ") IN (SELECT ", $key, " FROM gone)"
+        )
+    };
+}
+
+/// One for each way in which rows end by time. A session also ends by rest, which only its policy knows.
+const REMOVALS: [Removal; 13] = [
+    removal!("grants", "id", "grants WHERE expires_at <= $1"),
+    removal!("sessions", "id", "sessions WHERE expires_at <= $1"),
+    removal!("pushed_requests", "id", "pushed_requests WHERE expires_at <= $1"),
+    removal!("used_ids", "kind, id", "used_ids WHERE expires_at <= $1"),
+    // People see for 90 days what a key was.
+    removal!("api_keys", "kid", "api_keys WHERE expires_at <= $1 - 7776000000"),
+    removal!("api_keys", "kid", "api_keys WHERE revoked_at <= $1 - 7776000000"),
+    removal!("idempotency", "partner_id, key_hash", "idempotency WHERE expires_at <= $1"),
+    removal!("links", "token_hash", "links WHERE expires_at <= $1"),
+    // Whoever could not be made, and was not tried again for 90 days.
+    removal!("onboardings", "id", "onboardings WHERE user_id IS NULL AND updated_at <= $1 - 7776000000"),
+    // What became of an import can be asked for 7 days; its lines leave first, for there may be many.
+    removal!(
+        "import_lines",
+        "import_id, line",
+        "imports JOIN import_lines ON import_id = imports.id WHERE updated_at <= $1 - 604800000"
+    ),
+    removal!(
+        "imports",
+        "id",
+        "imports WHERE updated_at <= $1 - 604800000
+             AND NOT EXISTS (SELECT 1 FROM import_lines WHERE import_id = imports.id)"
+    ),
+    // A week is the longest window of a cap; who was written to is nobody's business for longer.
+    removal!("outbox", "id", "outbox WHERE finished_at <= $1 - 604800000"),
+    removal!("limits", "bucket", "limits WHERE expires_at <= $1"),
+];
+
 /// Events are kept for as long as the operator says.
-const EVENTS: &str = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at <= $1 LIMIT $2)";
+const EVENTS: Removal = removal!("events", "id", "events WHERE at <= $1");
 
 impl Store {
-    /// Removes what expired before `now`, and events that are older than `events_kept`; how many rows that was.
+    /// Removes what expired before `now`, and events that are older than `events_kept`; how many rows that was. Rows that
+    /// somebody is at may stay until the next time.
     pub async fn purge_expired(&self, events_kept: Span, now: Timestamp) -> Result<u64> {
         let mut removed = 0;
-        for sql in STATEMENTS {
-            removed += self.purge(sql, now).await?;
+        for removal in &REMOVALS {
+            removed += self.purge(removal, now).await?;
         }
-        removed += self.purge(limits(self.db.kind()), now).await?;
         // Last: whoever may only add to the trail keeps nothing else for ever.
-        Ok(removed + self.purge(EVENTS, now - events_kept).await?)
+        Ok(removed + self.purge(&EVENTS, now - events_kept).await?)
     }
 
-    async fn purge(&self, sql: &'static str, until: Timestamp) -> Result<u64> {
+    async fn purge(&self, removal: &Removal, until: Timestamp) -> Result<u64> {
+        let sql = match self.db.kind() {
+            Kind::Sqlite => removal.sqlite,
+            Kind::Postgres => removal.postgres,
+        };
         let mut removed = 0;
         loop {
             let batch = self.db.execute(move || sqlx::query(sql).bind(until.millis()).bind(BATCH)).await?;
