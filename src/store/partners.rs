@@ -79,8 +79,10 @@ impl Store {
         let sql = concat!(
             "SELECT ",
             user_columns!(),
-            " FROM users u WHERE (u.realm = $1 AND u.external_id = $2)
-              OR u.id = (SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
+            " FROM users u WHERE u.realm = $1 AND u.external_id = $2 UNION ALL SELECT ",
+            user_columns!(),
+            " FROM users u WHERE u.id = (
+                 SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
         );
         let realm = realm_of(partner);
         let statement = || sqlx::query(sql).bind(realm.clone()).bind(external_id.to_owned()).bind(email.to_owned());
@@ -128,24 +130,30 @@ impl Store {
         after: Option<(Timestamp, UserId)>,
         limit: i64,
     ) -> Result<Vec<PartnerUser>> {
-        // A text for each, so that an index answers it: only that of all states the condition of `users_by_partner`.
+        // A text for each, so that an index answers it: only that of all states the condition of `users_by_partner`, and
+        // what finds one person has nothing to put in order.
         macro_rules! page_of {
-            ($filter:literal) => {
+            ($filter:literal, $order:literal) => {
                 concat!(
                     "SELECT u.created_at AS user_created_at, ",
                     user_columns!(),
                     " FROM users u WHERE u.realm = $1 AND ",
                     $filter,
-                    " AND (u.created_at, u.id) > ($4, $5) ORDER BY u.created_at, u.id LIMIT $6"
+                    " AND (u.created_at, u.id) > ($4, $5) ",
+                    $order,
+                    " LIMIT $6"
                 )
             };
         }
         let sql = match &filter {
-            Filter { external_id: None, email: None } => page_of!("length(u.external_id) > 0 AND $2 = '' AND $3 = ''"),
-            Filter { external_id: Some(_), .. } => page_of!("u.external_id = $2 AND ($3 = '' OR u.email = $3)"),
+            Filter { external_id: None, email: None } => {
+                page_of!("length(u.external_id) > 0 AND $2 = '' AND $3 = ''", "ORDER BY u.created_at, u.id")
+            }
+            Filter { external_id: Some(_), .. } => page_of!("u.external_id = $2 AND ($3 = '' OR u.email = $3)", ""),
             Filter { external_id: None, email: Some(_) } => page_of!(
                 "$2 = '' AND u.id = (
-                     SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
+                     SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)",
+                ""
             ),
         };
         let realm = realm_of(partner);

@@ -11,11 +11,14 @@ use super::tally::{committed, tallied};
 use super::{Conn, STALE_AT_ONCE, Statement, is_stale};
 use crate::store::{Result, StoreError};
 
-/// Has our statements go by indexes. Each is made for one, but a plan is kept until the server counts the table anew: one
-/// that was made while the table was empty would go on to read all of it, under the first rush that fills it. What has
-/// to read everything still does; compiling it would not pay.
+/// Has our statements go by indexes, in their order, and look into another table row by row. Each is made for one index,
+/// but a plan is made from what the server counted last and kept until it counts again: one from when a table was small,
+/// or a partner not there yet, would go on to read all of it, under the first rush that fills it. What has to read or
+/// sort everything still does; compiling it would not pay.
 pub(super) async fn settle(conn: &mut Conn) -> sqlx::Result<()> {
-    let sql = "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)";
+    let sql = "SELECT set_config(name, 'off', false) FROM (VALUES
+                   ('enable_seqscan'), ('enable_bitmapscan'), ('enable_sort'), ('enable_hashjoin'),
+                   ('enable_mergejoin'), ('jit')) settings (name)";
     sqlx::query(sql).execute(conn).await.map(drop)
 }
 

@@ -122,8 +122,7 @@ impl Store {
             " FROM users u WHERE u.id IN (
                  SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'username' AND i.value = $2
                  UNION SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3
-                 UNION SELECT o.id FROM users o WHERE o.realm = $1 AND o.id = $4)
-             ORDER BY u.id"
+                 UNION SELECT o.id FROM users o WHERE o.realm = $1 AND o.id = $4)"
         );
         // Nobody's name is empty.
         let [id, username, email] = [id.map(UserId::as_str), username, email].map(|name| name.unwrap_or("").to_owned());
@@ -132,7 +131,8 @@ impl Store {
         let id_given = !id.is_empty() && self.db.row(|| sqlx::query(given).bind(id.clone())).await?.is_some();
         let statement =
             || sqlx::query(sql).bind(REALM_DIRECT).bind(username.clone()).bind(email.clone()).bind(id.clone());
-        let people = self.db.rows(statement).await?.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let mut people = self.db.rows(statement).await?.iter().map(read).collect::<Result<Vec<_>>>()?;
+        people.sort_by(|one, other| one.id.as_str().cmp(other.id.as_str()));
         Ok(Namesakes { people, id_given })
     }
 
