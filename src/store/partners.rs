@@ -130,30 +130,35 @@ impl Store {
         after: Option<(Timestamp, UserId)>,
         limit: i64,
     ) -> Result<Vec<PartnerUser>> {
-        // A text for each, so that an index answers it: only that of all states the condition of `users_by_partner`, and
-        // what finds one person has nothing to put in order.
+        // A text for each, so that its index answers it: only that of all states the condition of `users_by_partner`. What
+        // finds one person has nothing to put in order, and says where to go on so that no index of that offers itself.
         macro_rules! page_of {
-            ($filter:literal, $order:literal) => {
+            ($filter:literal, $after:literal) => {
                 concat!(
                     "SELECT u.created_at AS user_created_at, ",
                     user_columns!(),
                     " FROM users u WHERE u.realm = $1 AND ",
                     $filter,
-                    " AND (u.created_at, u.id) > ($4, $5) ",
-                    $order,
+                    " AND ",
+                    $after,
                     " LIMIT $6"
                 )
+            };
+            ($filter:literal) => {
+                page_of!($filter, "(u.created_at + 0, u.id) > ($4, $5)")
             };
         }
         let sql = match &filter {
             Filter { external_id: None, email: None } => {
-                page_of!("length(u.external_id) > 0 AND $2 = '' AND $3 = ''", "ORDER BY u.created_at, u.id")
+                page_of!(
+                    "length(u.external_id) > 0 AND $2 = '' AND $3 = ''",
+                    "(u.created_at, u.id) > ($4, $5) ORDER BY u.created_at, u.id"
+                )
             }
-            Filter { external_id: Some(_), .. } => page_of!("u.external_id = $2 AND ($3 = '' OR u.email = $3)", ""),
+            Filter { external_id: Some(_), .. } => page_of!("u.external_id = $2 AND ($3 = '' OR u.email = $3)"),
             Filter { external_id: None, email: Some(_) } => page_of!(
                 "$2 = '' AND u.id = (
-                     SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)",
-                ""
+                     SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
             ),
         };
         let realm = realm_of(partner);

@@ -14,16 +14,37 @@ struct Removal {
     postgres: &'static str,
 }
 
-/// `removal!(table, key, rows)`: `rows` is what stands behind `FROM`, with `$1` for the time.
+/// `removal!(table, key, rows)`: `rows` is what stands behind `FROM`, with `$1` for the time. On PostgreSQL the rows go by
+/// where they lie, in that order: no plan can look for them in a better way, or in a worse one.
 macro_rules! removal {
     ($table:literal, $key:literal, $rows:literal) => {
-        Removal { sqlite: removal!($table, $key, $rows, ""), postgres: removal!($table, $key, $rows, " FOR UPDATE OF ", $table, " SKIP LOCKED") }
+        removal!($table, $key, $rows, concat!(" FOR UPDATE OF ", $table, " SKIP LOCKED"))
     };
-    ($table:literal, $key:literal, $rows:literal, $($held:literal),+) => {
-        concat!(
-            "WITH gone AS (SELECT ", $key, " FROM ", $rows, " LIMIT $2", $($held),+,
-            ") DELETE FROM ", $table, " WHERE (", $key, ") IN (SELECT ", $key, " FROM gone)"
-        )
+    ($table:literal, $key:literal, $rows:literal, $held:expr) => {
+        Removal {
+            sqlite: concat!(
+                "DELETE FROM ",
+                $table,
+                " WHERE (",
+                $key,
+                ") IN (SELECT ",
+                $key,
+                " FROM ",
+                $rows,
+                " LIMIT $2)"
+            ),
+            postgres: concat!(
+                "WITH gone AS (SELECT ",
+                $table,
+                ".ctid AS place FROM ",
+                $rows,
+                " LIMIT $2",
+                $held,
+                ") DELETE FROM ",
+                $table,
+                " WHERE ctid = ANY (ARRAY(SELECT place FROM gone))"
+            ),
+        }
     };
 }
 
@@ -57,8 +78,8 @@ const REMOVALS: [Removal; 13] = [
     removal!("limits", "bucket", "limits WHERE expires_at <= $1"),
 ];
 
-/// Events are kept for as long as the operator says.
-const EVENTS: Removal = removal!("events", "id", "events WHERE at <= $1");
+/// Events are kept for as long as the operator says. To lock one somebody would have to be allowed to change it.
+const EVENTS: Removal = removal!("events", "id", "events WHERE at <= $1", "");
 
 impl Store {
     /// Removes what expired before `now`, and events that are older than `events_kept`; how many rows that was. Rows that

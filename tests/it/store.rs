@@ -34,8 +34,8 @@ use crate::support::audit::an_operator;
 use crate::support::process::wait_for;
 use crate::support::{Backend, Provider};
 
-const NOW: Timestamp = Timestamp(1_800_000_000_000);
-const FAR: Timestamp = Timestamp(1_900_000_000_000);
+pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
+pub const FAR: Timestamp = Timestamp(1_900_000_000_000);
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$AAAA$AAAA";
 const IDLE: Span = Span::hours(12);
 /// How long events are kept.
@@ -65,7 +65,7 @@ fn with_email(username: &str, email: &str) -> NewUser {
 }
 
 /// Makes a person whose name nobody has.
-async fn somebody(store: &Store) -> UserId {
+pub async fn somebody(store: &Store) -> UserId {
     let user = person(&format!("user-{}", UserId::from_random(fresh())));
     let id = user.id.clone();
     assert_eq!(store.create_user(user, event(NOW), NOW).await.expect("created"), Created::Yes);
@@ -131,7 +131,7 @@ fn grant_for(user_id: &UserId, id: &GrantId, session: Option<&SessionId>) -> New
     NewGrant { grant, code_hash: Some([1; 32]), refresh_seed: [2; 32], expires_at: FAR, event: None }
 }
 
-async fn new_grant(store: &Store, user_id: &UserId, session: Option<&SessionId>) -> GrantId {
+pub async fn new_grant(store: &Store, user_id: &UserId, session: Option<&SessionId>) -> GrantId {
     let id = GrantId::from_random(fresh());
     let written = store.create_grant(grant_for(user_id, &id, session), NOW).await;
     assert_eq!(written.expect("an answer"), GrantCreation::Created);

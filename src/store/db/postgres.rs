@@ -17,8 +17,8 @@ use crate::store::{Result, StoreError};
 /// sort everything still does; compiling it would not pay.
 pub(super) async fn settle(conn: &mut Conn) -> sqlx::Result<()> {
     let sql = "SELECT set_config(name, 'off', false) FROM (VALUES
-                   ('enable_seqscan'), ('enable_bitmapscan'), ('enable_sort'), ('enable_hashjoin'),
-                   ('enable_mergejoin'), ('jit')) settings (name)";
+                   ('enable_seqscan'), ('enable_sort'), ('enable_hashjoin'), ('enable_mergejoin'), ('jit')
+               ) settings (name)";
     sqlx::query(sql).execute(conn).await.map(drop)
 }
 

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use super::NOBODY_THERE;
+use super::{NOBODY_THERE, free_of_v};
 use crate::protocol::api_key::MAX_OPENED_BY_KEY;
 use crate::protocol::grant::GrantRecord;
 use crate::protocol::ids::{ApiKeyId, GrantId};
@@ -180,9 +180,13 @@ const TOGETHER_ON_POSTGRES: &str = concat!(
     "WITH v (",
     columns!(),
     ") AS (VALUES {}),
-     people AS (SELECT id FROM users WHERE id IN (SELECT user_id FROM v) AND disabled_at IS NULL FOR SHARE SKIP LOCKED),
-     alive AS (SELECT id FROM sessions WHERE id IN (SELECT session_id FROM v) FOR SHARE SKIP LOCKED),
-     known AS (SELECT id FROM clients WHERE id IN (SELECT client_id FROM v) FOR KEY SHARE SKIP LOCKED) ",
+     people AS (",
+    free_of_v!("user_id", "users", "AND x.disabled_at IS NULL FOR SHARE"),
+    "), alive AS (",
+    free_of_v!("session_id", "sessions", "FOR SHARE"),
+    "), known AS (",
+    free_of_v!("client_id", "clients", "FOR KEY SHARE"),
+    ") ",
     insert!(),
     columns!(),
     ", refresh_used_at, 0 FROM v

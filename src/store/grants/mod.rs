@@ -44,6 +44,24 @@ macro_rules! grant_columns {
     };
 }
 
+/// The rows of a table that `v` names in a column, locked, without those that somebody else holds: PostgreSQL looks for
+/// each by its id, whatever it knows of the table.
+macro_rules! free_of_v {
+    ($column:literal, $table:literal, $lock:literal) => {
+        concat!(
+            "SELECT f.id FROM (SELECT DISTINCT ",
+            $column,
+            " AS id FROM v) w CROSS JOIN LATERAL (SELECT x.id FROM ",
+            $table,
+            " x WHERE x.id = w.id ",
+            $lock,
+            " SKIP LOCKED) f"
+        )
+    };
+}
+
+use free_of_v;
+
 pub(super) use creation::{Creation, insert};
 pub use creation::{GrantCreation, NewGrant};
 pub(super) use grant_columns;

@@ -4,7 +4,7 @@
 use std::hash::Hash;
 use std::sync::{Arc, LazyLock};
 
-use super::{StoredGrant, grant_columns, read};
+use super::{StoredGrant, free_of_v, grant_columns, read};
 use crate::protocol::ids::GrantId;
 use crate::protocol::time::Timestamp;
 use crate::store::db::{Db, Statement};
@@ -68,8 +68,8 @@ impl Change {
             );
             Texts::new(columns.len(), &text)
         };
-        let free = ", free AS (SELECT id FROM grants WHERE id IN (SELECT grant_id FROM v) FOR UPDATE SKIP LOCKED)";
-        Self { waiting: text("", ""), passing: text(free, " AND grants.id IN (SELECT id FROM free)") }
+        let free = concat!(", free AS (", free_of_v!("grant_id", "grants", "FOR UPDATE"), ")");
+        Self { waiting: text("", ""), passing: text(free, " AND grants.id = ANY (ARRAY(SELECT id FROM free))") }
     }
 
     fn text(&self, db: &Db, who: Who) -> &Texts {
