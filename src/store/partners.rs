@@ -73,6 +73,13 @@ pub enum Changed {
     EmailTaken,
 }
 
+/// That somebody is the one of the realm `$1` whose address is `$3`.
+macro_rules! bears_email {
+    () => {
+        "u.id = (SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
+    };
+}
+
 impl Store {
     /// Who bears these names among a partner's people.
     pub async fn claimants(&self, partner: &ClientId, external_id: &str, email: &str) -> Result<Claimants> {
@@ -81,8 +88,8 @@ impl Store {
             user_columns!(),
             " FROM users u WHERE u.realm = $1 AND u.external_id = $2 UNION ALL SELECT ",
             user_columns!(),
-            " FROM users u WHERE u.id = (
-                 SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
+            " FROM users u WHERE ",
+            bears_email!()
         );
         let realm = realm_of(partner);
         let statement = || sqlx::query(sql).bind(realm.clone()).bind(external_id.to_owned()).bind(email.to_owned());
@@ -133,7 +140,7 @@ impl Store {
         // A text for each, so that its index answers it: only that of all states the condition of `users_by_partner`. What
         // finds one person has nothing to put in order, and says where to go on so that no index of that offers itself.
         macro_rules! page_of {
-            ($filter:literal, $after:literal) => {
+            ($filter:expr, $after:literal) => {
                 concat!(
                     "SELECT u.created_at AS user_created_at, ",
                     user_columns!(),
@@ -144,7 +151,7 @@ impl Store {
                     " LIMIT $6"
                 )
             };
-            ($filter:literal) => {
+            ($filter:expr) => {
                 page_of!($filter, "(u.created_at + 0, u.id) > ($4, $5)")
             };
         }
@@ -156,10 +163,7 @@ impl Store {
                 )
             }
             Filter { external_id: Some(_), .. } => page_of!("u.external_id = $2 AND ($3 = '' OR u.email = $3)"),
-            Filter { external_id: None, email: Some(_) } => page_of!(
-                "$2 = '' AND u.id = (
-                     SELECT i.user_id FROM identifiers i WHERE i.realm = $1 AND i.kind = 'email' AND i.value = $3)"
-            ),
+            Filter { external_id: None, email: Some(_) } => page_of!(concat!("$2 = '' AND ", bears_email!())),
         };
         let realm = realm_of(partner);
         let [external_id, email] = [filter.external_id, filter.email].map(Option::unwrap_or_default);

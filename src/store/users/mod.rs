@@ -132,6 +132,7 @@ impl Store {
         let statement =
             || sqlx::query(sql).bind(REALM_DIRECT).bind(username.clone()).bind(email.clone()).bind(id.clone());
         let mut people = self.db.rows(statement).await?.iter().map(read).collect::<Result<Vec<_>>>()?;
+        // Not by the statement: an index has everybody in this order, and would be walked for it.
         people.sort_by(|one, other| one.id.as_str().cmp(other.id.as_str()));
         Ok(Namesakes { people, id_given })
     }
