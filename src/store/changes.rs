@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use super::db::Conn;
+use super::db::{Conn, Write, keep};
 use super::{Result, Store, StoreError, column};
 use crate::ambient::Stopwatch;
 use crate::telemetry::traces;
@@ -68,22 +68,28 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> futures_util::future::BoxFuture<'c, Result<T>> + Send + 'static,
     {
+        let (write, kept) = keep(write, changed);
+        self.run_change(write).await?;
+        kept.value()
+    }
+
+    async fn run_change(&self, write: Write<bool>) -> Result<bool> {
         let (db, caches, standings) = (self.db.clone(), Arc::clone(&self.caches), Arc::clone(&self.standings));
         // A task of its own: whoever asked may go away, but not between the commit and the emptied caches.
         let work = async move {
             let outcome = db
                 .write(move |conn| {
                     Box::pin(async move {
-                        let value = write(conn).await?;
-                        if changed(&value) {
+                        let changed = write(conn).await?;
+                        if changed {
                             bump(conn).await?;
                         }
-                        Ok(value)
+                        Ok(changed)
                     })
                 })
                 .await;
             // Also where it is not known what became of it.
-            if outcome.as_ref().map_or(true, changed) {
+            if !matches!(outcome, Ok(false)) {
                 caches.clear();
                 standings.forget();
             }

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::poll;
 use moka::sync::Cache;
 
-use super::db::Conn;
+use super::db::{Conn, Write, keep};
 use super::grants::{StoredGrant, grant_columns, read};
 use super::sessions::SignedIn;
 use super::users::user_columns;
@@ -119,9 +119,15 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
+        let (write, kept) = keep(write, |_| ());
+        self.run_and_forget(write).await?;
+        kept.value()
+    }
+
+    async fn run_and_forget(&self, write: Write<()>) -> Result<()> {
         let (db, standings) = (self.db.clone(), Arc::clone(&self.standings));
         let work = async move {
-            let outcome = db.write(write).await;
+            let outcome = db.run(write).await;
             standings.forget();
             outcome
         };

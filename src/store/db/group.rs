@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sqlx::any::{AnyConnectOptions, AnyRow};
+use sqlx::any::AnyConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::tally::{committed, tallied};
-use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, Statement, configure_sqlite, sqlite_code};
+use super::write::Write;
+use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, configure_sqlite, sqlite_code};
 use crate::store::{Result, StoreError};
 use crate::telemetry::metrics;
 
@@ -50,41 +51,17 @@ impl Queue {
         }
     }
 
-    /// Runs one statement in the next transaction; how many rows it changed, after the commit.
-    pub(super) async fn execute(&self, statement: impl Fn() -> Statement<'static> + Send + 'static) -> Result<u64> {
-        self.send(false, move |conn| {
-            let statement = statement();
-            Box::pin(async move { Ok(statement.execute(conn).await?.rows_affected()) })
-        })
-        .await
+    /// Runs a single statement in the next transaction; its outcome, after the commit.
+    pub(super) async fn single<T: Send + 'static>(&self, statement: Write<T>) -> Result<T> {
+        self.send(false, statement).await
     }
 
-    /// The rows that it returns, after the commit.
-    pub(super) async fn returning(
-        &self,
-        statement: impl Fn() -> Statement<'static> + Send + 'static,
-    ) -> Result<Vec<AnyRow>> {
-        self.send(false, move |conn| {
-            let statement = statement();
-            Box::pin(async move { Ok(statement.fetch_all(conn).await?) })
-        })
-        .await
-    }
-
-    /// Runs `write` in the next transaction; its outcome, after the commit.
-    pub(super) async fn write<T, F>(&self, write: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
-    {
+    /// Runs a write in the next transaction; its outcome, after the commit.
+    pub(super) async fn write<T: Send + 'static>(&self, write: Write<T>) -> Result<T> {
         self.send(true, write).await
     }
 
-    async fn send<T, F>(&self, savepoint: bool, write: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
-    {
+    async fn send<T: Send + 'static>(&self, savepoint: bool, write: Write<T>) -> Result<T> {
         let (sender, receiver) = oneshot::channel();
         let job = Job { savepoint, run: Box::new(move |conn| Box::pin(run_write(conn, write, sender))) };
         self.jobs.send(job).await.map_err(|_| StoreError::WriterStopped)?;
@@ -229,15 +206,11 @@ async fn execute(conn: &mut Conn, sql: &'static str) -> sqlx::Result<()> {
     sqlx::query(sql).execute(conn).await.map(drop)
 }
 
-async fn run_write<T, F>(
+async fn run_write<T: Send + 'static>(
     conn: std::result::Result<&mut Conn, String>,
-    write: F,
+    write: Write<T>,
     answer: oneshot::Sender<Result<T>>,
-) -> Option<Ran>
-where
-    T: Send + 'static,
-    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
-{
+) -> Option<Ran> {
     let conn = match conn {
         Ok(conn) => conn,
         Err(why) => {

@@ -8,6 +8,7 @@ mod readers;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -32,6 +33,8 @@ use crate::telemetry::traces;
 use group::Queue;
 use readers::{READERS, Readers};
 pub(super) use tally::{committed, wrote};
+use write::{Build, Single};
+pub(super) use write::{Write, keep};
 
 pub(super) type Conn = AnyConnection;
 pub(super) type Statement<'q> = Query<'q, Any, AnyArguments>;
@@ -198,6 +201,10 @@ impl Db {
 
     /// At most one row. `statement` builds the query anew if the connection turns out to be stale.
     pub(super) async fn row(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Option<AnyRow>> {
+        self.read_row(&statement).await
+    }
+
+    async fn read_row(&self, statement: &Build<'_>) -> Result<Option<AnyRow>> {
         let _watched = (Timer::db_read(), traces::step("database read"));
         let pool = match &self.ways {
             Ways::Sqlite { readers, .. } => return Ok(readers.row(statement()).await?),
@@ -213,6 +220,10 @@ impl Db {
     }
 
     pub(super) async fn rows(&self, statement: impl Fn() -> Statement<'static> + Send + Sync) -> Result<Vec<AnyRow>> {
+        self.read_rows(&statement).await
+    }
+
+    async fn read_rows(&self, statement: &Build<'_>) -> Result<Vec<AnyRow>> {
         let _watched = (Timer::db_read(), traces::step("database read"));
         let pool = match &self.ways {
             Ways::Sqlite { readers, .. } => return Ok(readers.rows(statement()).await?),
@@ -234,14 +245,7 @@ impl Db {
         &self,
         statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
     ) -> Result<u64> {
-        let _watched = (Timer::db_write(), traces::step("database write"));
-        match &self.ways {
-            Ways::Sqlite { queue, .. } => queue.execute(statement).await,
-            Ways::Postgres { pool, running } => {
-                let pool = pool.clone();
-                spawn(running, async move { postgres::execute(&pool, statement).await }).await
-            }
-        }
+        self.single(Box::new(statement), write::count).await
     }
 
     /// The same for one that tells of what it changed: the rows that it returns.
@@ -249,12 +253,22 @@ impl Db {
         &self,
         statement: impl Fn() -> Statement<'static> + Send + Sync + 'static,
     ) -> Result<Vec<AnyRow>> {
+        self.single(Box::new(statement), write::fetch).await
+    }
+
+    async fn single<T: Send + 'static>(&self, statement: Box<Build<'static>>, run: Single<T>) -> Result<T> {
         let _watched = (Timer::db_write(), traces::step("database write"));
         match &self.ways {
-            Ways::Sqlite { queue, .. } => queue.returning(statement).await,
+            Ways::Sqlite { queue, .. } => {
+                let work: Write<T> = Box::new(move |conn| {
+                    let running = run(statement(), conn);
+                    Box::pin(async move { Ok(running.await?) })
+                });
+                queue.single(work).await
+            }
             Ways::Postgres { pool, running } => {
                 let pool = pool.clone();
-                spawn(running, async move { postgres::returning(&pool, statement).await }).await
+                spawn(running, async move { postgres::single(&pool, &*statement, run).await }).await
             }
         }
     }
@@ -265,6 +279,12 @@ impl Db {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
+        let (write, kept) = keep(write, |_| ());
+        self.run(write).await?;
+        kept.value()
+    }
+
+    pub(super) async fn run(&self, write: Write<()>) -> Result<()> {
         let _watched = (Timer::db_write(), traces::step("database write"));
         match &self.ways {
             Ways::Sqlite { queue, .. } => queue.write(write).await,

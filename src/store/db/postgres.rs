@@ -2,13 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::future::BoxFuture;
-use sqlx::any::AnyRow;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Connection as _};
 
 use super::tally::{committed, tallied};
-use super::{Conn, STALE_AT_ONCE, Statement, is_stale};
+use super::write::{Build, Single, Write};
+use super::{Conn, STALE_AT_ONCE, is_stale};
 use crate::store::{Result, StoreError};
 
 /// Has our statements go by indexes, in their order, and look into another table row by row. Each is made for one index,
@@ -37,28 +36,13 @@ pub(super) async fn inspect(conn: &mut Conn, warned: &AtomicBool) -> sqlx::Resul
     Ok(())
 }
 
-/// One statement; how many rows it changed.
-pub(super) async fn execute(pool: &AnyPool, statement: impl Fn() -> Statement<'static>) -> Result<u64> {
-    alone(pool, |conn| {
-        let statement = statement();
-        Box::pin(async move { Ok(statement.execute(conn).await?.rows_affected()) })
-    })
-    .await
-}
-
-/// One statement; the rows that it returns. The driver has read them all, and the server's last word, which comes after
-/// the commit.
-pub(super) async fn returning(pool: &AnyPool, statement: impl Fn() -> Statement<'static>) -> Result<Vec<AnyRow>> {
-    alone(pool, |conn| Box::pin(statement().fetch_all(conn))).await
-}
-
 /// Runs one statement, which is a transaction by itself. What a server says that was shut down (57P01) it says instead of
 /// doing it, so the next connection is asked; with a connection that breaks without a word, nobody can know.
-async fn alone<T>(pool: &AnyPool, run: impl for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, sqlx::Result<T>>) -> Result<T> {
+pub(super) async fn single<T>(pool: &AnyPool, statement: &Build<'static>, run: Single<T>) -> Result<T> {
     let mut passed_over = 0;
     loop {
         let mut conn = acquire(pool, &mut passed_over).await?;
-        let error = match run(&mut conn).await {
+        let error = match run(statement(), &mut conn).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
@@ -75,10 +59,7 @@ async fn alone<T>(pool: &AnyPool, run: impl for<'c> Fn(&'c mut Conn) -> BoxFutur
 }
 
 /// Until BEGIN was answered nothing was sent that could have been done, so stale connections may be passed over.
-pub(super) async fn write<T, F>(pool: &AnyPool, write: F) -> Result<T>
-where
-    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>>,
-{
+pub(super) async fn write(pool: &AnyPool, write: Write<()>) -> Result<()> {
     let mut passed_over = 0;
     loop {
         let mut conn = acquire(pool, &mut passed_over).await?;
@@ -90,10 +71,10 @@ where
             other => other?,
         };
         let error = match tallied(write(&mut transaction)).await {
-            (Ok(value), events) => {
+            (Ok(()), events) => {
                 transaction.commit().await?;
                 committed(&events);
-                return Ok(value);
+                return Ok(());
             }
             (Err(error), _) => error,
         };
