@@ -16,9 +16,14 @@ pub async fn create(app: &App, record: ClientRecord) -> Result<()> {
     app.store.create_client(record, event).await
 }
 
-/// Replaces metadata, secrets and status; `false` where there is no such app.
-pub async fn update(app: &App, record: ClientRecord) -> Result<bool> {
-    app.store.update_client(record, audit::operator(app), app.now()).await
+/// Makes an app what `change` makes of it as it stands; what it is then, or why `change` refuses. `None` where there is
+/// no such app.
+pub async fn change<E: Send + 'static>(
+    app: &App,
+    id: &ClientId,
+    change: impl FnOnce(ClientRecord) -> std::result::Result<ClientRecord, E> + Send + 'static,
+) -> Result<Option<std::result::Result<ClientRecord, E>>> {
+    app.store.change_client(id.clone(), change, audit::operator(app), app.now()).await
 }
 
 /// Forgets an app with its grants and consents; `false` where there is none.

@@ -55,7 +55,7 @@ pub async fn import(app: &App, pair: KeyPair, at_once: bool) -> Result<StoredKey
 
 /// Ends a key at once.
 pub async fn retire(app: &App, kid: &str) -> Result<Retirement, KeyError> {
-    app.keys.retire(&app.store, kid, &audit::operator(app), app.now()).await
+    app.keys.retire(&app.store, kid, &policy(app).await?, &audit::operator(app), app.now()).await
 }
 
 /// Seals everything under a new master key.

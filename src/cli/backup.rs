@@ -1,12 +1,14 @@
 //! `keyward backup`: a consistent copy of a running SQLite, and a word on what else to keep.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use super::Global;
@@ -45,11 +47,18 @@ pub async fn run(args: BackupArgs, global: &Global, format: Format) -> anyhow::R
     let target = target_file(&args.target)?;
     refuse_database(&target, &database)?;
     ensure!(args.force || !target.exists(), "{} exists; name another file, or pass --force", target.display());
+    ensure!(
+        !target.exists() || is_sqlite(&target),
+        "{} is no backup, so it is not replaced; name another file",
+        target.display()
+    );
 
     let progress = Progress::spinner(format!("copying {}", database.display()));
+    let mut told_to_end = signal(SignalKind::terminate())?;
     let written = tokio::select! {
         written = write(&config, &target, args.force) => written,
         _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was written"),
+        _ = told_to_end.recv() => bail!("told to end; nothing was written"),
     };
     drop(progress);
     let bytes = written?;
@@ -61,8 +70,10 @@ pub async fn run(args: BackupArgs, global: &Global, format: Format) -> anyhow::R
 async fn write(config: &Config, target: &Path, force: bool) -> anyhow::Result<u64> {
     let dir = target.parent().context("the file has no directory")?;
     let place = || dir.display().to_string();
-    // Readable by its owner alone, as is every file of this kind.
-    let partial = tempfile::Builder::new().prefix(".keyward-backup-").tempfile_in(dir).with_context(place)?;
+    // In a directory, which goes with whatever SQLite puts beside the copy; readable by its owner alone, as is every file
+    // of this kind.
+    let aside = tempfile::Builder::new().prefix(".keyward-backup-").tempdir_in(dir).with_context(place)?;
+    let partial = tempfile::NamedTempFile::new_in(aside.path()).with_context(place)?;
     copy_sqlite(&config.database_url, partial.path()).await?;
     partial.as_file().sync_all().with_context(place)?;
     let bytes = partial.as_file().metadata()?.len();
@@ -99,6 +110,15 @@ fn refuse_database(target: &Path, database: &Path) -> anyhow::Result<()> {
     let same = own.iter().any(|own| own.as_path() == target || (id(own).is_some() && id(own) == id(target)));
     ensure!(!same, "{} is the database itself; name another file", target.display());
     Ok(())
+}
+
+/// Whether a file holds an SQLite database. All others are somebody's who did not mean this: a key, a configuration, a
+/// device.
+fn is_sqlite(file: &Path) -> bool {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let mut head = [0; MAGIC.len()];
+    let is_file = fs::metadata(file).is_ok_and(|found| found.is_file());
+    is_file && File::open(file).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *MAGIC
 }
 
 /// What the database is worth nothing without, each with its place.
@@ -175,11 +195,32 @@ fn advice_for_postgres(database_url: &str, keep: &[(String, PathBuf)]) -> String
     )
 }
 
+/// Parameters of a URL that PostgreSQL's own tools take and that hold no secret, here and there.
+const PARAMETERS: [(&str, &str); 11] = [
+    ("sslmode", "sslmode"),
+    ("ssl-mode", "sslmode"),
+    ("sslrootcert", "sslrootcert"),
+    ("ssl-root-cert", "sslrootcert"),
+    ("sslcert", "sslcert"),
+    ("ssl-cert", "sslcert"),
+    ("sslkey", "sslkey"),
+    ("ssl-key", "sslkey"),
+    ("host", "host"),
+    ("port", "port"),
+    ("options", "options"),
+];
+
 fn without_secrets(database_url: &str) -> String {
     let Ok(mut url) = Url::parse(database_url) else { return "postgres://USER@HOST/DATABASE".to_owned() };
     // It has a host, so it takes this.
     let _ = url.set_password(None);
+    let theirs = |name: &str| PARAMETERS.iter().find(|(ours, _)| *ours == name).map(|(_, theirs)| *theirs);
+    let kept: Vec<_> =
+        url.query_pairs().filter_map(|(name, value)| Some((theirs(&name)?, value.into_owned()))).collect();
     url.set_query(None);
+    if !kept.is_empty() {
+        url.query_pairs_mut().extend_pairs(kept);
+    }
     url.to_string()
 }
 
@@ -189,7 +230,9 @@ mod tests {
 
     #[test]
     fn the_command_for_postgres_holds_no_password() {
-        let text = advice_for_postgres("postgres://k:hunter2@db/id?sslmode=require&password=hunter2", &[]);
-        assert!(text.contains("'postgres://k@db/id'") && !text.contains("hunter2"), "{text}");
+        let url = "postgres://k:hunter2@db/id?ssl-mode=verify-full&sslrootcert=/etc/ca.pem&password=hunter2";
+        let text = advice_for_postgres(url, &[]);
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("'postgres://k@db/id?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem'"), "{text}");
     }
 }

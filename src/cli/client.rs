@@ -236,7 +236,8 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
         }
         ClientCommand::RotateSecret { client_id, overlap } => rotate_secret(app, format, &client_id, overlap).await,
         ClientCommand::Delete { client_id, yes } => {
-            let record = by_hand(app, find(app, &client_id).await?)?;
+            refuse_declared(app, &client_id)?;
+            let record = find(app, &client_id).await?;
             let people = app.store.partner_users(&record.client.id, Filter::default(), None, 1).await?;
             ensure!(
                 people.is_empty(),
@@ -286,19 +287,33 @@ async fn update(
     metadata: MetadataArgs,
     disabled: Option<bool>,
 ) -> anyhow::Result<()> {
-    let mut record = by_hand(app, find(app, client_id).await?)?;
-    record.client.metadata = metadata.apply(&record.client.metadata)?;
-    if let Some(disabled) = disabled {
-        record.client.disabled_at = disabled.then(|| record.client.disabled_at.unwrap_or_else(|| app.now()));
-    }
-    if record.client.metadata.is_public() {
-        record.secrets.clear();
-    }
-    check_client(&app.metadata, client_id, &record.client.metadata, !record.secrets.is_empty())?;
-    let shown = describe(&record);
-    clients::update(app, record).await?;
-    output::object(format, &shown);
+    refuse_declared(app, client_id)?;
+    let (ours, now) = (app.metadata.clone(), app.now());
+    let change = move |mut record: ClientRecord| {
+        record.client.metadata = metadata.apply(&record.client.metadata)?;
+        if let Some(disabled) = disabled {
+            record.client.disabled_at = disabled.then(|| record.client.disabled_at.unwrap_or(now));
+        }
+        if record.client.metadata.is_public() {
+            record.secrets.clear();
+        }
+        check_client(&ours, record.client.id.as_str(), &record.client.metadata, !record.secrets.is_empty())?;
+        Ok(record)
+    };
+    let record = changed(app, client_id, change).await?;
+    output::object(format, &describe(&record));
     make_wanted_keys(app).await
+}
+
+/// Changes the client as it stands at that moment, whoever else changes it.
+async fn changed(
+    app: &App,
+    client_id: &str,
+    change: impl FnOnce(ClientRecord) -> anyhow::Result<ClientRecord> + Send + 'static,
+) -> anyhow::Result<ClientRecord> {
+    let by_hand = |record| change(ClientRecord { declared: false, ..record });
+    let outcome = clients::change(app, &ClientId::new(client_id), by_hand).await?;
+    outcome.with_context(|| unknown(client_id))?
 }
 
 /// The client may be the first that wants its algorithm.
@@ -308,17 +323,20 @@ async fn make_wanted_keys(app: &App) -> anyhow::Result<()> {
 }
 
 async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span) -> anyhow::Result<()> {
-    let mut record = by_hand(app, find(app, client_id).await?)?;
-    ensure!(!record.client.metadata.is_public(), "`{client_id}` is a public client and has no secret");
-    let now = app.now();
-    let end = now + overlap;
-    for old in &mut record.secrets {
-        old.expires_at = Some(old.expires_at.map_or(end, |before| before.min(end)));
-    }
-    record.secrets.retain(|old| old.expires_at.is_some_and(|at| at > now));
+    refuse_declared(app, client_id)?;
     let secret = new_client_secret(app);
-    record.secrets.push(StoredSecret::of(secret.expose(), now));
-    clients::update(app, record).await?;
+    let now = app.now();
+    let (end, new) = (now + overlap, StoredSecret::of(secret.expose(), now));
+    let change = move |mut record: ClientRecord| {
+        ensure!(!record.client.metadata.is_public(), "`{}` is a public client and has no secret", record.client.id);
+        for old in &mut record.secrets {
+            old.expires_at = Some(old.expires_at.map_or(end, |before| before.min(end)));
+        }
+        record.secrets.retain(|old| old.expires_at.is_some_and(|at| at > now));
+        record.secrets.push(new);
+        Ok(record)
+    };
+    changed(app, client_id, change).await?;
     let old_until = (overlap > Span::ZERO).then(|| output::time(end));
     let shown =
         json!({ "client_id": client_id, "client_secret": secret.expose(), "old_secrets_valid_until": old_until });
@@ -328,16 +346,18 @@ async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span
 
 async fn find(app: &App, client_id: &str) -> anyhow::Result<ClientRecord> {
     let record = app.store.client(&ClientId::new(client_id)).await?;
-    let record =
-        record.with_context(|| format!("there is no client `{client_id}`; `keyward client list` shows all"))?;
-    Ok(record.as_ref().clone())
+    Ok(record.with_context(|| unknown(client_id))?.as_ref().clone())
+}
+
+fn unknown(client_id: &str) -> String {
+    format!("there is no client `{client_id}`; `keyward client list` shows all")
 }
 
 /// Refuses a client that stands in the file now; one that left it can be dealt with by hand.
-fn by_hand(app: &App, record: ClientRecord) -> anyhow::Result<ClientRecord> {
-    let declared = app.config.clients.iter().any(|client| client.client_id == record.client.id.as_str());
-    ensure!(!declared, "`{}` is declared in the configuration file; change it there", record.client.id);
-    Ok(ClientRecord { declared: false, ..record })
+fn refuse_declared(app: &App, client_id: &str) -> anyhow::Result<()> {
+    let declared = app.config.clients.iter().any(|client| client.client_id == client_id);
+    ensure!(!declared, "`{client_id}` is declared in the configuration file; change it there");
+    Ok(())
 }
 
 /// Everything that may be shown: no secret, nor its hash.

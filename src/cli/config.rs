@@ -10,6 +10,7 @@ use crate::app::metadata;
 use crate::config::{Sources, dump, load, reference, template};
 use crate::http::pages::chrome::Branding;
 use crate::http::serve::tls;
+use crate::keys;
 
 #[derive(Subcommand)]
 pub enum ConfigCommand {
@@ -33,6 +34,7 @@ pub fn run(command: &ConfigCommand, sources: &Sources, format: Format) -> anyhow
             }
             check_passwords(&loaded.config)?;
             Branding::new(&loaded.config)?;
+            keys::check(&loaded.config.key_source)?;
             logging::filter(&loaded.config)?;
             if let Some(files) = &loaded.config.tls {
                 loaded.warnings.extend(tls::load(files)?.warnings);

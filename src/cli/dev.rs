@@ -123,12 +123,13 @@ struct Start {
     demo_port: u16,
 }
 
-async fn serve(start: Start, signals: Signals) -> anyhow::Result<()> {
+async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
     let Start { config, mut credentials, credentials_file, config_file, demo_url, demo_port } = start;
     let bound = bind(&config).await?;
     let admin = bind_admin(&config).await?;
     let demo_listener = Bound::bind(&Listen::Tcp(format!("127.0.0.1:{demo_port}"))).await?;
-    let app = Arc::new(super::open_config(config).await?);
+    let Some(app) = signals.unless_told(super::open_config(config)).await else { return Ok(()) };
+    let app = Arc::new(app?);
     let web = Web::new(Arc::clone(&app), true)?;
     let routes = router(&web);
     let demo = demo::router(DemoConfig {

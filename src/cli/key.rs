@@ -90,7 +90,7 @@ pub async fn run(command: KeyCommand, app: &App, format: Format) -> anyhow::Resu
             }
             let added = signing_keys::import(app, pair, at_once).await?;
             let mut shown = describe(&added, &app.store.signing_keys().await?, &signing_keys::policy(app).await?, app);
-            shown["note"] = if at_once { NOTE_AT_ONCE.into() } else { note_published().into() };
+            shown["note"] = if added.active_from > app.now() { note_published().into() } else { NOTE_AT_ONCE.into() };
             output::object(format, &shown);
             Ok(())
         }
@@ -217,7 +217,8 @@ fn describe(key: &StoredKey, keys: &[StoredKey], policy: &Policy, app: &App) -> 
     set("created_at", output::time(key.created_at).into());
     set("active_from", output::time(key.active_from).into());
     set("replaced_at", life::replaced_at(key, keys).map(output::time).into());
-    set("retires_at", life::retires_at(key, keys, policy).map(output::time).into());
+    let due = life::retires_at(key, keys, policy).filter(|_| key.retired_at.is_none());
+    set("retires_at", due.map(output::time).into());
     set("retired_at", key.retired_at.map(output::time).into());
     Value::Object(shown)
 }

@@ -7,7 +7,8 @@ use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, registry};
@@ -29,6 +30,13 @@ pub struct Logging {
 /// What is logged, by the directives of `tracing-subscriber`. `KEYWARD_LOG` overrides `log.level`.
 pub fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
     let directives = std::env::var("KEYWARD_LOG").unwrap_or_else(|_| config.log.level.clone());
+    // A word alone would be taken for the name of a module, and everything else be switched off.
+    let mut words = directives.split(',').map(str::trim).filter(|one| !one.contains(['=', '[']));
+    if let Some(word) = words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        bail!(
+            "log level `{word}`: must be error, warn, info, debug, trace or off, or MODULE=LEVEL, or several with commas"
+        );
+    }
     // PostgreSQL tells at each start that the table of migrations is there already. Later directives override this.
     EnvFilter::try_new(format!("sqlx::postgres::notice=warn,{directives}"))
         .with_context(|| format!("log level `{directives}`"))

@@ -20,7 +20,7 @@ mod session;
 mod systemd;
 mod user;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::ambient::{SystemClock, SystemRng};
 use crate::app::App;
 use crate::config::{Config, Sources};
+use crate::crypto::secret::Secret;
 use output::Format;
 
 const LONG: &str = "\
@@ -113,7 +114,7 @@ enum Command {
 fn parse_setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = parse_pair(text)?;
     // Everybody on a machine can read the command lines of its processes.
-    if crate::config::is_secret(&name) || crate::config::may_hold_secret(&name) && value.contains('@') {
+    if crate::config::holds_secret(&name, &value) {
         return Err(format!("{name} holds a password; use {name}_file, or the environment"));
     }
     Ok((name, value))
@@ -211,16 +212,29 @@ async fn open_config(config: Config) -> anyhow::Result<App> {
 }
 
 /// A secret from standard input: the first line, without its end.
-fn secret_from_stdin(what: &str) -> anyhow::Result<crate::crypto::secret::Secret<String>> {
+fn secret_from_stdin(what: &str) -> anyhow::Result<Secret<String>> {
     use std::io::IsTerminal as _;
     if std::io::stdin().is_terminal() {
         eprintln!("Type {what} and press Enter. It can be seen while you type; a pipe or a file hides it.");
     }
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).with_context(|| format!("reading {what} from standard input"))?;
-    let secret = line.trim_end_matches(['\r', '\n']).to_owned();
-    anyhow::ensure!(!secret.is_empty(), "{what} on standard input is empty");
-    Ok(crate::crypto::secret::Secret::new(secret))
+    secret_in(&line, what, "standard input")
+}
+
+/// A secret from a file that holds nothing else.
+fn secret_from_file(what: &str, path: &Path) -> anyhow::Result<Secret<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    secret_in(&text, what, &path.display().to_string())
+}
+
+/// One line, with or without its end. What no form can send is no secret that anybody meant.
+fn secret_in(text: &str, what: &str, place: &str) -> anyhow::Result<Secret<String>> {
+    let secret = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    anyhow::ensure!(!secret.is_empty(), "{what} in {place} is empty");
+    anyhow::ensure!(!secret.contains(['\n', '\r']), "{place} holds more than one line; {what} is one");
+    anyhow::ensure!(!secret.contains('\0'), "{what} in {place} holds U+0000, which is refused everywhere");
+    Ok(Secret::new(secret.to_owned()))
 }
 
 /// Asks before something cannot be undone; without a terminal, or with `--yes`, it goes on.

@@ -31,9 +31,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
-async fn serve(config: Config, signals: Signals) -> anyhow::Result<()> {
+async fn serve(config: Config, mut signals: Signals) -> anyhow::Result<()> {
     let admin = bind_admin(&config).await?;
-    let app = Arc::new(super::open_config(config).await?);
+    let Some(app) = signals.unless_told(super::open_config(config)).await else { return Ok(()) };
+    let app = Arc::new(app?);
     let listeners = bind(&app.config).await?;
     let web = Web::new(Arc::clone(&app), false)?;
     let routes = router(&web);
@@ -74,6 +75,17 @@ pub struct Signals {
 impl Signals {
     pub fn install() -> anyhow::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// What comes of preparing to serve, which may wait for others; `None` where we are told to end before.
+    pub async fn unless_told<T>(&mut self, preparing: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            prepared = preparing => Some(prepared),
+            () = self.received() => {
+                tracing::info!("told to end while starting");
+                None
+            }
+        }
     }
 
     async fn received(&mut self) {

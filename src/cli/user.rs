@@ -12,7 +12,6 @@ use super::progress::during;
 use crate::account::declared::{Profile, create_user, hash_new_password, labels};
 use crate::account::{audit, people};
 use crate::app::App;
-use crate::crypto::secret::Secret;
 use crate::protocol::ids::UserId;
 use crate::protocol::user::{LoginName, User};
 use crate::store::users::REALM_DIRECT;
@@ -79,7 +78,7 @@ pub enum UserCommand {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
         /// Read the password from standard input (the default).
-        #[arg(long)]
+        #[arg(long, conflicts_with = "password_file")]
         password_stdin: bool,
     },
     /// Switch a person's account off; signs them out everywhere.
@@ -118,7 +117,7 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             }
             let password = match (password_stdin, password_file) {
                 (true, _) => Some(super::secret_from_stdin("the password")?),
-                (false, Some(path)) => Some(secret_from_file(&path)?),
+                (false, Some(path)) => Some(super::secret_from_file("the password", &path)?),
                 (false, None) => None,
             };
             let profile = Profile { username, email, email_verified, claims: members, roles, groups };
@@ -140,7 +139,7 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
         UserCommand::SetPassword { name_or_id, password_file, password_stdin: _ } => {
             let user = find(app, &name_or_id).await?;
             let password = match password_file {
-                Some(path) => secret_from_file(&path)?,
+                Some(path) => super::secret_from_file("the password", &path)?,
                 None => super::secret_from_stdin("the password")?,
             };
             let hash = hash_new_password(app, password).await?;
@@ -186,11 +185,6 @@ fn claim(name: &str, value: String) -> anyhow::Result<Value> {
         "address" => parsed().filter(Value::is_object).context("address is a JSON object, like {\"country\":\"NO\"}"),
         _ => Ok(value.into()),
     }
-}
-
-fn secret_from_file(path: &std::path::Path) -> anyhow::Result<Secret<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 async fn show(app: &App, format: Format, id: &UserId) -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ pub use model::{
     TlsFiles, UsernameApi,
 };
 pub use print::{reference, template};
-pub use settings::{is_secret, may_hold_secret};
+pub use settings::holds_secret;
 
 #[cfg(test)]
 mod tests {
@@ -226,6 +226,7 @@ mod tests {
                 "admin_listen = \"127.0.0.1:8080\"",
                 "keyward.toml:2: `admin_listen` is \"127.0.0.1:8080\", as in `listen`",
             ),
+            ("listen = [\"[::1]:1\", \"[::1]:1\"]", "keyward.toml:2: `listen` names \"[::1]:1\" twice"),
             (
                 "gateway_cookie_domain = \"com\"",
                 "keyward.toml:2: `gateway_cookie_domain` must be a domain of two labels or more",

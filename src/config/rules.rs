@@ -89,6 +89,12 @@ fn listeners(draft: &mut Draft) {
     let addresses = |key| draft.values.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     let (public, admin) = (addresses("listen"), addresses("admin_listen"));
     let free = |address: &Value| address.as_str().is_some_and(|text| text.ends_with(":0"));
+    for (key, own) in [("listen", &public), ("admin_listen", &admin)] {
+        let again = own.iter().enumerate().find(|(at, address)| own[..*at].contains(address) && !free(address));
+        if let Some((_, address)) = again {
+            draft.error_at(key, &format!("names {address} twice; once is enough"));
+        }
+    }
     if let Some(shared) = admin.iter().find(|address| public.contains(address) && !free(address)) {
         let advice = "give health and metrics an address of their own";
         draft.error_at("admin_listen", &format!("is {shared}, as in `listen`; {advice}"));

@@ -536,14 +536,9 @@ pub fn entry(path: &str) -> Option<&'static Entry> {
     entries().iter().find(|entry| entry.path == path)
 }
 
-/// Whether a setting is a secret, or may contain one.
-pub fn may_hold_secret(path: &str) -> bool {
-    entry(path).is_some_and(|entry| entry.kind.holds_secret())
-}
-
-/// Whether a setting is a secret and nothing else.
-pub fn is_secret(path: &str) -> bool {
-    entry(path).is_some_and(|entry| entry.kind == Kind::Secret)
+/// Whether a value of this setting is a secret, or holds one.
+pub fn holds_secret(path: &str, value: &str) -> bool {
+    entry(path).is_some_and(|entry| entry.kind.redact(value) != value)
 }
 
 fn expand(row: &Setting) -> Vec<Entry> {

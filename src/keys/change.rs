@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::life::{self, ALWAYS, PUBLISHED_AHEAD, Policy, Step};
 use super::master::{self, Master};
 use super::{KeyError, Keyring};
@@ -120,6 +122,10 @@ impl Keyring {
         if keys.iter().any(|key| key.kid == pair.kid) {
             return Err(KeyError::KnownKid(pair.kid));
         }
+        // Under another name as well: whoever retires a stolen key must not find it signing on.
+        if let Some(known) = keys.iter().find(|key| is_same_key(&key.public_jwk, &pair.public_jwk)) {
+            return Err(KeyError::KnownKey(known.kid.clone()));
+        }
         let is_first = life::active(&keys, pair.alg, now).is_none();
         let active_from = if at_once || is_first { now } else { now + PUBLISHED_AHEAD };
         let event = author.event(EventKind::SigningKeyImported, now);
@@ -128,11 +134,13 @@ impl Keyring {
         Ok(added)
     }
 
-    /// Ends a key at once, whatever it breaks. If it signs, the one that waits takes over, or a fresh one.
+    /// Ends a key at once, whatever it breaks. If it signs, the one that waits takes over, or a fresh one where the
+    /// algorithm is wanted.
     pub async fn retire(
         &self,
         store: &Store,
         kid: &str,
+        policy: &Policy,
         author: &Author,
         now: Timestamp,
     ) -> Result<Retirement, KeyError> {
@@ -143,6 +151,7 @@ impl Keyring {
         let (successor, in_its_place) = match life::next(&keys, key.alg, now) {
             _ if !was_active => (Successor::None, None),
             Some(next) => (Successor::Promote(next.kid.clone()), Some(next.kid.clone())),
+            None if !policy.wanted.contains(&key.alg) => (Successor::None, None),
             None => {
                 let pair = generate(key.alg).await?;
                 let (new, sealed_by) = self.sealed(pair, &keys, now, now)?;
@@ -258,6 +267,11 @@ impl Keyring {
         };
         Ok((key, sealing.fingerprint.clone()))
     }
+}
+
+/// Whether two JWKs are one key, by the members that RFC 7638 §3.2 takes for its thumbprint.
+fn is_same_key(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    ["kty", "crv", "x", "y", "n", "e"].iter().all(|member| one.get(*member) == other.get(*member))
 }
 
 fn retired(author: &Author, kid: &str, now: Timestamp) -> Event {

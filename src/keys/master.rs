@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -149,12 +149,19 @@ fn create_dir(dir: &Path) -> std::io::Result<()> {
 }
 
 /// Writes a key under another name and moves it into place, so that of several processes one wins and none reads half
-/// a key.
+/// a key. It belongs to whom the key in use belongs to, or its directory: what root does here must not lock the
+/// provider out. Only root can give a file away, and who else writes here is the provider.
 fn write(path: &Path, master: &Master) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
+    let in_use = fs::metadata(dir.join(FILE));
+    let mode = in_use.as_ref().map_or(0o600, |file| file.mode() & 0o640 | 0o600);
     let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)?;
     let text = Zeroizing::new(base64url(&*master.key));
     writeln!(file, "{}", text.as_str())?;
+    if let Ok(owner) = in_use.or_else(|_| fs::metadata(dir)) {
+        let _ = fchown(file.as_file(), Some(owner.uid()), Some(owner.gid()));
+    }
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
         Ok(_) => fs::File::open(dir)?.sync_all(),

@@ -47,6 +47,8 @@ pub enum KeyError {
     UnknownKid(String),
     #[error("the signing key `{0}` is there already; `keyward key list` shows it")]
     KnownKid(String),
+    #[error("this key is known as `{0}`; `keyward key list --all` shows it")]
+    KnownKey(String),
     #[error("the signing key `{0}` was retired before")]
     AlreadyRetired(String),
     #[error("another process is changing the keys; look at `keyward key list` and try again")]
@@ -112,6 +114,18 @@ impl ServerKeys {
     }
 }
 
+/// Whether the master key can be read where it is said to be; one that `key_dir` lacks is made at the first start.
+pub fn check(source: &KeySource) -> Result<(), KeyError> {
+    let path = match source {
+        KeySource::File(path) => path.clone(),
+        KeySource::Dir(dir) => dir.join(MASTER_KEY_FILE),
+    };
+    if matches!(source, KeySource::Dir(_)) && !path.exists() {
+        return Ok(());
+    }
+    Master::read(path, true).map(drop)
+}
+
 pub struct Keyring {
     pub server: ServerKeys,
     source: KeySource,
@@ -165,18 +179,23 @@ impl Keyring {
         Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the signing keys anew: another process, or a command, may have changed them. Until it succeeds the keys
-    /// that are known go on signing.
+    /// Reads the signing keys anew: another process, or a command, may have changed them. Where the master key that seals
+    /// them now is not here, what needs none holds all the same: keys that were retired are no more, and those that were
+    /// added are published and recognised. Those that are known go on signing.
     pub async fn reload(&self, store: &Store) -> Result<(), KeyError> {
         let sealed_by = store.setting(MASTER_KEY).await?;
         let stored = store.signing_keys().await?;
-        if let Some(sealed_by) = sealed_by.filter(|sealed_by| *sealed_by != self.sealing().fingerprint) {
-            let master = Master::matching(&self.source, &sealed_by)?;
-            *self.sealing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Sealing::of(&master));
+        let master = match sealed_by.filter(|sealed_by| *sealed_by != self.sealing().fingerprint) {
+            Some(sealed_by) => Master::matching(&self.source, &sealed_by).map(Some),
+            None => Ok(None),
+        };
+        if let Ok(Some(master)) = &master {
+            *self.sealing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Sealing::of(master));
         }
-        let set = KeySet::build(stored, &self.sealing().signing, &self.current())?;
+        let (set, all_opened) = KeySet::build(stored, &self.sealing().signing, &self.current())?;
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
-        Ok(())
+        master?;
+        if all_opened { Ok(()) } else { Err(KeyError::Unsealable) }
     }
 
     fn sealing(&self) -> Arc<Sealing> {

@@ -63,22 +63,23 @@ pub struct Signing {
 }
 
 impl KeySet {
-    /// Builds the set of what is stored, with the parsed keys of `before`.
-    pub(super) fn build(stored: Vec<StoredKey>, seal: &SealKey, before: &Self) -> Result<Self, KeyError> {
-        let mut set = Self::default();
+    /// Builds the set of what is stored, with the parsed keys of `before`. Also whether all could be opened: one that
+    /// could not is published and recognised, and does not sign here.
+    pub(super) fn build(stored: Vec<StoredKey>, seal: &SealKey, before: &Self) -> Result<(Self, bool), KeyError> {
+        let (mut set, mut all_opened) = (Self::default(), true);
         let mut published = Vec::new();
         let mut keys: Vec<StoredKey> = stored.into_iter().filter(|key| key.retired_at.is_none()).collect();
         keys.sort_by_key(|key| (key.active_from, key.serial));
         for key in keys {
-            let signer = match before.signer(key.alg, &key.kid) {
-                Some(known) => Arc::clone(&known.key),
-                None => {
-                    let der = seal.open(&key.sealed_private).map_err(|_| KeyError::Unsealable)?;
-                    Arc::new(SigningKey::from_der(&key.kid, key.alg, &Zeroizing::new(der))?)
-                }
+            let private = match before.signer(key.alg, &key.kid) {
+                Some(known) => Some(Arc::clone(&known.key)),
+                None => open(&key, seal)?,
             };
-            let signer = Signer { kid: key.kid.clone(), active_from: key.active_from, key: signer };
-            set.signing.entry(key.alg).or_default().push(signer);
+            all_opened &= private.is_some();
+            if let Some(private) = private {
+                let signer = Signer { kid: key.kid.clone(), active_from: key.active_from, key: private };
+                set.signing.entry(key.alg).or_default().push(signer);
+            }
             published.push(Value::Object(key.public_jwk.clone()));
             let verifier = match before.verifying.get(&key.kid) {
                 Some(known) => Arc::clone(known),
@@ -88,7 +89,7 @@ impl KeySet {
         }
         set.jwks = json!({ "keys": published }).to_string().into();
         set.jwks_tag = base64url(&sha256(&set.jwks)[..12]);
-        Ok(set)
+        Ok((set, all_opened))
     }
 
     fn signer(&self, alg: SigningAlg, kid: &str) -> Option<&Signer> {
@@ -134,4 +135,10 @@ impl KeySet {
         };
         SigningAlg::ALL.iter().copied().filter_map(active).collect()
     }
+}
+
+/// The private half; `None` where another master key sealed it.
+fn open(key: &StoredKey, seal: &SealKey) -> Result<Option<Arc<SigningKey>>, KeyError> {
+    let Ok(der) = seal.open(&key.sealed_private) else { return Ok(None) };
+    Ok(Some(Arc::new(SigningKey::from_der(&key.kid, key.alg, &Zeroizing::new(der))?)))
 }

@@ -94,10 +94,31 @@ impl Store {
         self.change(move |conn| Box::pin(async move { insert(conn, &record, event).await })).await
     }
 
-    /// Replaces metadata, secrets and status, with an event for each of these that is another by it. `false` where
-    /// there is no such client.
-    pub async fn update_client(&self, record: ClientRecord, author: Author, now: Timestamp) -> Result<bool> {
-        self.change(move |conn| Box::pin(async move { update(conn, &record, &author, now).await })).await
+    /// Makes metadata, secrets and status what `change` makes of the client as it stands, with an event for each of these
+    /// that is another by it: of two changes at once neither undoes the other. The client as it is then; `None` where
+    /// there is none. Where `change` refuses, nothing happens.
+    pub async fn change_client<E: Send + 'static>(
+        &self,
+        id: ClientId,
+        change: impl FnOnce(ClientRecord) -> std::result::Result<ClientRecord, E> + Send + 'static,
+        author: Author,
+        now: Timestamp,
+    ) -> Result<Option<std::result::Result<ClientRecord, E>>> {
+        let write = self.change_if(
+            |outcome| matches!(outcome, Some(Ok(_))),
+            move |conn| {
+                Box::pin(async move {
+                    let Some(before) = locked(conn, &id).await? else { return Ok(None) };
+                    let after = match change(before.clone()) {
+                        Ok(after) => after,
+                        Err(refusal) => return Ok(Some(Err(refusal))),
+                    };
+                    replace(conn, &before, &after, &author, now).await?;
+                    Ok(Some(Ok(after)))
+                })
+            },
+        );
+        write.await
     }
 
     /// Forgets the client with its grants and consents; its id stays taken.
@@ -182,7 +203,9 @@ async fn write_declared(
 ) -> Result<()> {
     for (is_new, record) in writes {
         if !is_new {
-            update(conn, &record, author, now).await?;
+            if let Some(before) = locked(conn, &record.client.id).await? {
+                replace(conn, &before, &record, author, now).await?;
+            }
         } else if !super::users::try_subject(conn, record.client.id.as_str(), "client").await? {
             // Another process that starts at the same time was faster, or the id is somebody else's.
             let row = select(&record.client.id).fetch_optional(&mut *conn).await?;
@@ -222,23 +245,30 @@ async fn insert_claimed(conn: &mut Conn, record: &ClientRecord, event: Event) ->
     events::insert(conn, &event.of_client(&record.client.id)).await
 }
 
-async fn update(conn: &mut Conn, record: &ClientRecord, author: &Author, now: Timestamp) -> Result<bool> {
-    let id = &record.client.id;
-    // Locked before it is read, so that of two changes each tells what it changed itself.
+/// The client, nobody else changing it until the transaction ends.
+async fn locked(conn: &mut Conn, id: &ClientId) -> Result<Option<ClientRecord>> {
     sqlx::query("UPDATE clients SET id = id WHERE id = $1").bind(id.as_str()).execute(&mut *conn).await?;
-    let Some(row) = select(id).fetch_optional(&mut *conn).await? else { return Ok(false) };
-    let events = events::changes_of_client(&read(&row)?, record, author, now)?;
+    select(id).fetch_optional(&mut *conn).await?.as_ref().map(read).transpose()
+}
+
+async fn replace(
+    conn: &mut Conn,
+    before: &ClientRecord,
+    after: &ClientRecord,
+    author: &Author,
+    now: Timestamp,
+) -> Result<()> {
+    let events = events::changes_of_client(before, after, author, now)?;
     sqlx::query(
         "UPDATE clients SET metadata = $2, secrets = $3, declared = $4, updated_at = $5, disabled_at = $6 WHERE id = $1",
     )
-    .bind(id.as_str())
-    .bind(to_json("client", &record.client.metadata)?)
-    .bind(to_json("client secret", &record.secrets)?)
-    .bind(i64::from(record.declared))
+    .bind(before.client.id.as_str())
+    .bind(to_json("client", &after.client.metadata)?)
+    .bind(to_json("client secret", &after.secrets)?)
+    .bind(i64::from(after.declared))
     .bind(now.millis())
-    .bind(record.client.disabled_at.map(Timestamp::millis))
+    .bind(after.client.disabled_at.map(Timestamp::millis))
     .execute(&mut *conn)
     .await?;
-    events::insert_all(conn, &events).await?;
-    Ok(true)
+    events::insert_all(conn, &events).await
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use crate::on_both_databases;
-use crate::support::audit::{an_operator, told};
+use crate::support::audit::{put_client, told};
 use crate::support::{Browser, CALLBACK, Page, Provider, challenge, claims_of, form_fields, text_of};
 
 /// A value as it stands in a query.
@@ -547,7 +547,7 @@ on_both_databases! {
         let record = provider.app.store.client(&ClientId::new("web")).await.unwrap().expect("the client");
         let mut less = ClientRecord::clone(&record);
         less.client.metadata.scope = "openid email".parse().unwrap();
-        provider.app.store.update_client(less, an_operator(), provider.app.now()).await.unwrap();
+        put_client(&provider.app.store, less, provider.app.now()).await.unwrap();
         let page = browser.submit(&page, &[("decision", "allow")]).await;
         let code = code_at_app(&browser.follow(page).await);
         let fields = [("grant_type", "authorization_code"), ("code", code.as_str()), ("redirect_uri", CALLBACK)];
@@ -558,7 +558,7 @@ on_both_databases! {
         let record = provider.app.store.client(&ClientId::new("web")).await.unwrap().expect("the client");
         let mut off = ClientRecord::clone(&record);
         off.client.disabled_at = Some(provider.app.now());
-        provider.app.store.update_client(off, an_operator(), provider.app.now()).await.unwrap();
+        put_client(&provider.app.store, off, provider.app.now()).await.unwrap();
         let before = provider.row_counts().await;
         let page = browser.submit(&page, &[("decision", "allow")]).await;
         assert_stopped(&browser.follow(page).await, "We don’t know the app that sent you here");

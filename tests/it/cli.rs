@@ -306,7 +306,19 @@ mod backup {
         std::fs::write(site.path("b.db"), "precious").expect("written");
         site.run(&["backup", "b.db"]).await.refused(&["b.db exists", "--force"]);
         assert_eq!(std::fs::read_to_string(site.path("b.db")).expect("a file"), "precious");
+        // Whatever is no database was not meant: a key, the configuration, a device, the lock beside the database.
+        site.json(&["key", "list"]).await;
+        for other in ["b.db", "keys/master.key", "keyward.toml", "/dev/null", "data/keyward.db.lock"] {
+            let before = std::fs::read(site.path(other)).expect("a file");
+            site.run(&["backup", other, "--force"]).await.refused(&["is no backup"]);
+            assert_eq!(std::fs::read(site.path(other)).expect("a file"), before, "{other}");
+        }
+        std::fs::remove_file(site.path("b.db")).expect("removed");
+        site.run(&["backup", "b.db"]).await.ok();
+        let first = std::fs::metadata(site.path("b.db")).expect("a copy");
         site.run(&["backup", "b.db", "--force"]).await.ok();
+        let second = std::fs::metadata(site.path("b.db")).expect("a copy");
+        assert_ne!(std::os::unix::fs::MetadataExt::ino(&first), std::os::unix::fs::MetadataExt::ino(&second));
         assert!(std::fs::read(site.path("b.db")).expect("a copy").starts_with(b"SQLite format 3\0"));
         assert_eq!(mode(&site.path("b.db")), 0o600);
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,7 +38,13 @@ fn site(config: &str) -> Site {
     let site = Site::empty();
     site.configure(config);
     fs::write(site.path("database-url"), "postgres://keyward:hunter2@127.0.0.1/keyward\n").expect("written");
+    write_master_key(&site.path("master.key"));
     site
+}
+
+fn write_master_key(path: &Path) {
+    fs::write(path, format!("{}\n", "A".repeat(43))).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o400)).expect("a mode");
 }
 
 async fn run(site: &Site, args: &[&str], variables: &BTreeMap<String, String>) -> Ran {
@@ -120,7 +127,10 @@ mod unit {
         for credential in values("LoadCredential") {
             let (name, from) = credential.split_once(':').expect("a name and a file");
             assert_eq!(from, format!("/etc/keyward/{name}"));
-            fs::write(credentials.join(name), "sqlite:///var/lib/keyward/keyward.db\n").expect("written");
+            match name {
+                "master.key" => write_master_key(&credentials.join(name)),
+                _ => fs::write(credentials.join(name), "sqlite:///var/lib/keyward/keyward.db\n").expect("written"),
+            }
         }
         let directory = credentials.display().to_string();
         let pairs = values("Environment").into_iter().map(|pair| {

@@ -2,6 +2,7 @@
 //! fetched, and none that is gone signs or is believed.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use josekit::jwk::Jwk;
 use josekit::jws::{EdDSA, PS256, deserialize_compact};
@@ -18,7 +19,7 @@ use openssl::rsa::Rsa;
 use serde_json::Value;
 
 use crate::on_both_databases;
-use crate::support::audit::{an_operator, rng};
+use crate::support::audit::{an_operator, put_client, rng};
 use crate::support::process::{SITE_PASSWORD, SITE_SECRET, Site};
 use crate::support::{BRIEF_SIGN_INS, Backend, Provider, claims_of, header_of};
 
@@ -126,11 +127,11 @@ on_both_databases! {
         let provider = with_brief_sign_ins(&provider).await;
         let mut record = client(&provider, "machine").await;
         record.client.metadata.access_token_ttl = Some(Span::days(7));
-        provider.app.store.update_client(record.clone(), an_operator(), provider.app.now()).await.expect("changed");
+        put_client(&provider.app.store, record.clone(), provider.app.now()).await.expect("changed");
         maintain(&provider).await;
         let token = machine_token(&provider).await;
         record.client.metadata.access_token_ttl = None;
-        provider.app.store.update_client(record, an_operator(), provider.app.now()).await.expect("changed");
+        put_client(&provider.app.store, record, provider.app.now()).await.expect("changed");
         signing_keys::rotate(&provider.app, SigningAlg::Rs256, false).await.expect("made");
         for _ in 0..6 {
             provider.pass(Span::days(1));
@@ -206,7 +207,7 @@ on_both_databases! {
         let mut record = client(&provider, "first").await;
         record.client.metadata.id_token_signed_response_alg = Some(SigningAlg::EdDsa);
         record.client.metadata.access_token_signed_response_alg = Some(SigningAlg::Ps256);
-        provider.app.store.update_client(record, an_operator(), provider.app.now()).await.expect("changed");
+        put_client(&provider.app.store, record, provider.app.now()).await.expect("changed");
         maintain(&provider).await;
 
         let tokens = provider.tokens("openid").await;
@@ -243,6 +244,24 @@ on_both_databases! {
         assert_eq!(published["n"], keyward::crypto::digest::base64url(&rsa.n().to_vec()));
         let twice = signing_keys::import(&provider.app, pair(), false).await;
         assert!(matches!(twice, Err(KeyError::KnownKid(_))));
+        // Nor under another name, also when it was retired: somebody has it who should not.
+        for _ in 0..2 {
+            let renamed = pair().named("another-name".to_owned());
+            let known = signing_keys::import(&provider.app, renamed, true).await;
+            assert!(matches!(&known, Err(KeyError::KnownKey(kid)) if kid == "old-provider-1"), "{known:?}");
+            let _ = signing_keys::retire(&provider.app, "old-provider-1").await;
+        }
+        assert_ne!(kid_of(&machine_token(&provider).await), "old-provider-1");
+    }
+
+    /// An algorithm ends with its last key where nobody's tokens are signed with it.
+    async fn a_key_that_nobody_wants_is_not_replaced(provider: Provider) {
+        let made = signing_keys::rotate(&provider.app, SigningAlg::EdDsa, true).await;
+        let Ok(Prepared::Made(made)) = made else { panic!("{made:?}") };
+        let retirement = signing_keys::retire(&provider.app, &made.kid).await.expect("retired");
+        assert_eq!((retirement.was_active, retirement.successor), (true, None));
+        maintain(&provider).await;
+        assert_eq!(kids(&provider).await.len(), 2, "RS256 and ES256");
     }
 
     async fn a_clock_that_was_set_back_leaves_a_key_that_signs(provider: Provider) {
@@ -286,12 +305,22 @@ mod master_key {
             let (other, _) = provider.second().await;
             let file = provider.dir.path().join("keys/master.key");
             let before = fs::read_to_string(&file).expect("a key");
+            // The group may read it, and, where we may give it away, it is somebody else's: the provider's, say.
+            fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("a mode");
+            let _ = std::os::unix::fs::chown(&file, Some(65_534), Some(65_534));
+            let whose = |file: &std::path::Path| {
+                let found = fs::metadata(file).expect("a key");
+                (found.uid(), found.gid(), found.mode() & 0o777)
+            };
+            let owner = whose(&file);
             let sealed = provider.app.store.signing_keys().await.expect("keys");
 
             let done = signing_keys::rekey(&provider.app, None).await.expect("done");
             let after = fs::read_to_string(&file).expect("a key");
             assert_ne!(before, after);
-            assert_eq!(fs::read_to_string(done.old.expect("kept")).expect("a key"), before, "older backups need it");
+            let old = done.old.expect("kept");
+            assert_eq!(fs::read_to_string(&old).expect("a key"), before, "older backups need it");
+            assert_eq!((whose(&file), whose(&old)), (owner, owner), "who may read it is as before");
             for (old, new) in sealed.iter().zip(provider.app.store.signing_keys().await.expect("keys")) {
                 assert_ne!(old.sealed_private, new.sealed_private);
             }
@@ -343,9 +372,23 @@ mod master_key {
             assert!(matches!(reopened(&provider, &KeySource::File(mounted.clone())).await, Err(KeyError::Foreign { .. })));
             // A process that runs goes on with what it knows, and finds the new one as soon as it is there.
             assert!(keyring.reload(&provider.app.store).await.is_err());
-            assert!(!keyring.current().signing(provider.app.now()).is_empty());
+            let (store, now) = (&provider.app.store, provider.app.now());
+            let signs = |keyring: &Keyring| {
+                let keys = keyring.current().signing(now);
+                keys.into_iter().find(|key| key.alg == SigningAlg::Rs256).map(|key| key.kid)
+            };
+            let stolen = signs(&keyring).expect("a key");
+            // A retirement holds there all the same, and what others sign now is known there.
+            let elsewhere = reopened(&provider, &KeySource::File(next.clone())).await.expect("opens");
+            let policy = signing_keys::policy(&provider.app).await.expect("a policy");
+            elsewhere.retire(store, &stolen, &policy, &an_operator(), now).await.expect("retired");
+            assert!(keyring.reload(store).await.is_err(), "and it is said that something is missing");
+            assert_eq!(signs(&keyring), None, "it cannot sign, and does not sign with that");
+            assert_eq!(keyring.current().jwks, elsewhere.current().jwks);
+            assert!(signs(&elsewhere).is_some_and(|kid| kid != stolen));
             fs::rename(&next, &mounted).expect("put in place");
-            keyring.reload(&provider.app.store).await.expect("found");
+            keyring.reload(store).await.expect("found");
+            assert_eq!(signs(&keyring), signs(&elsewhere));
             reopened(&provider, &KeySource::File(mounted)).await.expect("opens");
         }
 

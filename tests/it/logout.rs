@@ -13,7 +13,7 @@ use sha2::Sha256;
 
 use crate::authorize::{code_at_app, enc, error_at_app, is_sign_in, open, rows_of, type_password};
 use crate::on_both_databases;
-use crate::support::audit::an_operator;
+use crate::support::audit::put_client;
 use crate::support::{Backend, Browser, CALLBACK, Page, Provider, TokenAnswer, claims_of, text_of};
 
 pub const BYE: &str = "https://app.test/bye";
@@ -374,7 +374,7 @@ on_both_databases! {
         let record = provider.app.store.client(&ClientId::new("first")).await.unwrap().expect("the client");
         let mut off = ClientRecord::clone(&record);
         off.client.disabled_at = Some(provider.app.now());
-        provider.app.store.update_client(off, an_operator(), provider.app.now()).await.unwrap();
+        put_client(&provider.app.store, off, provider.app.now()).await.unwrap();
         let page = browser.get(&logout_url(&[("id_token_hint", &hint), ("post_logout_redirect_uri", BYE)])).await;
         assert_eq!(page.header("location"), None);
         let page = if asks(&page) { browser.submit(&page, &[("action", "logout")]).await } else { page };

@@ -108,6 +108,8 @@ mod configuration {
             ("[[users]]\nusername = \"bob\"\npassword = \"short\"\n", "password"),
             ("[[clients]]\nclient_id = \"b\"\nredirect_uris = [\"https://b.test/cb\"]\n", "client_secret"),
             ("[log]\nlevel = \"keyward=nonsense=1\"\n", "log"),
+            ("[log]\nlevel = \"inof\"\n", "`inof`: must be error, warn, info"),
+            ("[log]\nlevel = \"warn,keyward\"\n", "`keyward`"),
         ] {
             let site = Site::new(more);
             site.run(&["serve"]).await.refused(&[]);
@@ -117,6 +119,18 @@ mod configuration {
             }
         }
         assert!(passed.is_empty(), "these pass the check and do not start: {passed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_master_key_that_cannot_be_read_does_not_pass_the_check() {
+        let site = Site::empty();
+        site.configure(&format!("master_key_file = \"elsewhere.key\"\n{}", site.default_config("")));
+        site.run(&["config", "check"]).await.refused(&["elsewhere.key", "no master key"]);
+        std::fs::write(site.path("elsewhere.key"), "short\n").expect("written");
+        std::fs::set_permissions(site.path("elsewhere.key"), std::fs::Permissions::from_mode(0o600)).expect("a mode");
+        site.run(&["config", "check"]).await.refused(&["elsewhere.key", "32 bytes"]);
+        // In a directory of ours it is made at the first start.
+        Site::new("").run(&["config", "check"]).await.ok();
     }
 
     #[tokio::test]
@@ -246,6 +260,43 @@ mod serving {
             let keys = std::fs::read_dir(site.path("keys")).expect("a directory").count();
             assert_eq!(keys, 1, "{backend:?}");
         }
+    }
+
+    /// It waits for somebody who migrates, says so, and can be told to end meanwhile.
+    #[tokio::test]
+    async fn a_start_that_waits_for_another_can_be_ended() {
+        let site = Site::new("");
+        site.run(&["migrate"]).await.ok();
+        let held = std::fs::File::open(site.path("data/keyward.db.lock")).expect("the lock");
+        held.lock().expect("held");
+        for signal in ["TERM", "INT"] {
+            let running = Running::start(site.command(&["serve"]), "");
+            wait_for("it to say what it waits for", async || {
+                running.stderr().contains("another process").then_some(())
+            })
+            .await;
+            running.signal(signal);
+            let ran = running.wait().await;
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+        }
+        drop(held);
+        site.serve().await.terminate().await.ok();
+    }
+
+    /// What is at fault is told, and not that somebody waited.
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let site = Site::new("");
+        let port = free_port();
+        let url = format!("database.url=postgres://keyward@127.0.0.1:{port}/kw");
+        let ran = site.run(&["--set", &url, "migrate"]).await;
+        let ran = ran.refused(&[&format!("PostgreSQL at 127.0.0.1:{port}"), "refused", "`database.url`"]);
+        assert!(!ran.stderr.contains("timed out"), "{ran:?}");
+        // A password has no business there.
+        let url = format!("database.url=postgres://keyward:hunter2@127.0.0.1:{port}/kw");
+        let ran = site.run(&["--set", &url, "migrate"]).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains("holds a password"), "{ran:?}");
     }
 
     #[tokio::test]
@@ -444,6 +495,7 @@ mod people {
     async fn somebody_who_cannot_be_made_is_refused_with_the_reason() {
         let site = Site::new("");
         site.run_with(&["user", "create", "--username", "bob", "--password-stdin"], "bobs long horse").await.ok();
+        std::fs::write(site.path("two.pw"), "a long horse\nand another\n").expect("written");
         for (args, stdin, words) in [
             (&["user", "create", "--username", "bob"][..], "", &["`bob`", "taken"][..]),
             (&["user", "create"], "", &["username", "email"]),
@@ -453,6 +505,12 @@ mod people {
             (&["user", "create", "--username", "c", "--claim", "sub=x"], "", &["`sub`"]),
             (&["user", "create", "--username", "c", "--password-stdin"], "s3cr7!\n", &["at least 8"]),
             (&["user", "create", "--username", "c", "--password-stdin"], "\n", &["empty"]),
+            (&["user", "create", "--username", "c", "--password-stdin"], "a long\0horse\n", &["U+0000"]),
+            (
+                &["user", "create", "--username", "c", "--password-file", "two.pw"],
+                "",
+                &["two.pw", "more than one line"],
+            ),
             (&["user", "show", "nobody"], "", &["`nobody`", "user list"]),
             (&["user", "set-password", "nobody"], "a long password\n", &["`nobody`"]),
             (&["user", "disable", "nobody"], "", &["`nobody`"]),

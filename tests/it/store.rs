@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // Deadlines are real time.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use keyward::config::{Sources, load};
 use keyward::crypto::secret::Secret;
 use keyward::protocol::claims::{Authentication, ClaimsRequest};
 use keyward::protocol::client::{Client, ClientMetadata};
+use keyward::protocol::client_auth::StoredSecret;
 use keyward::protocol::grant::GrantRecord;
 use keyward::protocol::ids::{ClientId, GrantId, SessionId, UserId};
 use keyward::protocol::time::{Span, Timestamp};
@@ -30,7 +32,7 @@ use keyward::store::{Store, StoreError};
 use tempfile::TempDir;
 
 use crate::on_both_databases;
-use crate::support::audit::an_operator;
+use crate::support::audit::{an_operator, put_client};
 use crate::support::process::wait_for;
 use crate::support::{Backend, Provider};
 
@@ -984,7 +986,7 @@ on_both_databases! {
 
         let mut record = ours.client(&id).await.expect("an answer").expect("machine").as_ref().clone();
         record.client.disabled_at = Some(NOW);
-        assert!(ours.update_client(record.clone(), an_operator(), NOW).await.expect("an answer"));
+        assert!(put_client(ours, record.clone(), NOW).await.expect("an answer"));
         assert!(!ours.client(&id).await.expect("an answer").expect("machine").client.is_enabled(), "here at once");
         other.store.poll_changes().await.expect("polled");
         let refused = ask().await;
@@ -992,9 +994,43 @@ on_both_databases! {
 
         // And on again.
         record.client.disabled_at = None;
-        assert!(ours.update_client(record, an_operator(), NOW).await.expect("an answer"));
+        assert!(put_client(ours, record, NOW).await.expect("an answer"));
         other.store.poll_changes().await.expect("polled");
         assert_eq!(ask().await.status, 200);
+    }
+
+    /// A leaked secret is replaced while somebody else changes the name: whoever comes second must not bring it back.
+    async fn of_two_changes_of_a_client_at_once_neither_undoes_the_other(provider: Provider) {
+        let (other, _) = provider.second().await;
+        let id = ClientId::new("machine");
+        for round in 0..20 {
+            let (name, secret) = (format!("Machine {round}"), StoredSecret::of(&format!("secret-{round}"), NOW));
+            let (new_name, new_secret) = (name.clone(), secret.clone());
+            let renamed = provider.app.store.change_client(
+                id.clone(),
+                |mut record| {
+                    record.client.metadata.client_name = Some(new_name);
+                    Ok::<_, Infallible>(record)
+                },
+                an_operator(),
+                NOW,
+            );
+            let rotated = other.store.change_client(
+                id.clone(),
+                |record| Ok::<_, Infallible>(ClientRecord { secrets: vec![new_secret], ..record }),
+                an_operator(),
+                NOW,
+            );
+            let (renamed, rotated) = tokio::join!(renamed, rotated);
+            assert!(renamed.expect("an answer").is_some() && rotated.expect("an answer").is_some());
+            let clients = other.store.clients().await.expect("clients");
+            let now = clients.into_iter().find(|record| record.client.id == id).expect("it");
+            assert_eq!((now.client.metadata.client_name, now.secrets), (Some(name), vec![secret]));
+        }
+        // What is refused changes nothing.
+        let refused = |_| Err::<ClientRecord, _>("no");
+        let outcome = provider.app.store.change_client(id, refused, an_operator(), NOW).await.expect("an answer");
+        assert_eq!(outcome, Some(Err("no")));
     }
 
     /// Nobody polls here: the other process has hung, say. Then its cache is not believed for longer than a second.
@@ -1004,7 +1040,7 @@ on_both_databases! {
         other.store.poll_changes().await.expect("polled");
         let mut record = other.store.client(&id).await.expect("an answer").expect("machine").as_ref().clone();
         record.client.disabled_at = Some(NOW);
-        assert!(provider.app.store.update_client(record, an_operator(), NOW).await.expect("an answer"));
+        assert!(put_client(&provider.app.store, record, NOW).await.expect("an answer"));
         let changed = Instant::now();
         loop {
             let asked = Instant::now();
@@ -1029,7 +1065,7 @@ on_both_databases! {
         provider.app.store.create_client(record.clone(), event(NOW)).await.expect("created");
         assert_eq!(both().await, (true, true));
         record.client.disabled_at = Some(NOW);
-        provider.app.store.update_client(record, an_operator(), NOW).await.expect("updated");
+        put_client(&provider.app.store, record, NOW).await.expect("updated");
         assert_eq!(both().await, (false, false));
     }
 }
@@ -1061,7 +1097,7 @@ async fn no_reader_puts_an_old_client_back_into_the_cache(backend: Backend) {
         if n % 50 == 0 {
             store.poll_changes().await.expect("polled");
         }
-        assert!(store.update_client(app_called("hot", &n.to_string()), an_operator(), NOW).await.expect("updated"));
+        assert!(put_client(&store, app_called("hot", &n.to_string()), NOW).await.expect("updated"));
         done.store(n, Ordering::SeqCst);
         assert_eq!(name_of(&store, "hot").await, Some(n.to_string()), "right after the update");
     }

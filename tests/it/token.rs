@@ -5,7 +5,7 @@ use keyward::protocol::time::Span;
 use serde_json::json;
 
 use crate::on_both_databases;
-use crate::support::audit::an_operator;
+use crate::support::audit::put_client;
 use crate::support::claims_of;
 use crate::support::process::within_a_second;
 
@@ -69,7 +69,7 @@ on_both_databases! {
         let id = keyward::protocol::ids::ClientId::new("first");
         let mut record = provider.app.store.client(&id).await.unwrap().unwrap().as_ref().clone();
         record.client.metadata.id_token_claims = keyward::protocol::client::IdTokenClaims::Scopes;
-        assert!(provider.app.store.update_client(record, an_operator(), provider.app.now()).await.unwrap());
+        assert!(put_client(&provider.app.store, record, provider.app.now()).await.unwrap());
         let tokens = provider.tokens("openid email").await;
         let claims = claims_of(&tokens.text("id_token"));
         assert_eq!(claims["email"], "alice@example.com");

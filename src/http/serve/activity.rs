@@ -119,11 +119,11 @@ impl Activity {
         let turn = if self.working.load(Relaxed) > 0 {
             // Handlers have a limit of their own (`layers.rs`).
             None
+        } else if self.requests.load(Relaxed) > 0 {
+            // So have bodies (`body.rs`), also at the end: what was begun is finished.
+            None
         } else if let Some(closing) = closing {
             Some(after(turned.max(closing), limits.farewell))
-        } else if self.requests.load(Relaxed) > 0 {
-            // So have bodies (`body.rs`).
-            None
         } else if !self.asked.load(Relaxed) {
             Some(after(turned, limits.head))
         } else if heard != 0 && !self.multiplexed.load(Relaxed) {
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(activity.waiting_since(), None);
         activity.waits_for_body(true);
         assert!(activity.waiting_since().is_some(), "the peer's body is the peer's turn");
-        assert_eq!((left(&activity, false), left(&activity, true)), (None, Some(3)), "but not at the end");
+        assert_eq!((left(&activity, false), left(&activity, true)), (None, None), "which has a limit of its own");
         activity.waits_for_body(false);
         assert_eq!(activity.waiting_since(), None);
         activity.wrote(false);

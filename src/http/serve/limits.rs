@@ -42,7 +42,7 @@ pub struct Limits {
     pub idle: Duration,
     /// How long a peer may take none of an answer.
     pub write: Duration,
-    /// What a peer has left once the connection ends: to complete a request, and to take an answer.
+    /// What a peer has left once the connection ends: to complete the head of a request, and to take an answer.
     pub farewell: Duration,
 }
 

@@ -10,7 +10,7 @@ mod tally;
 mod tests;
 mod write;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -25,7 +25,9 @@ use sqlx::migrate::Migrator;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _};
 use tokio::sync::RwLock;
+use tokio::time::timeout;
 use tracing::Instrument as _;
+use url::Url;
 
 use super::{Pool, Result, StoreError};
 use crate::telemetry::metrics::Timer;
@@ -45,6 +47,9 @@ const STALE_AT_ONCE: u32 = POSTGRES_CONNECTIONS;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that rested for longer is asked whether it still lives before it is used.
 const RESTED: Duration = Duration::from_secs(1);
+
+/// Between two looks whether the lock file is free.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 const SQLITE_BUSY: u32 = 5;
 const SQLITE_LOCKED: u32 = 6;
@@ -125,7 +130,11 @@ impl Db {
                 })
             })
             .connect_with(options.clone())
-            .await?;
+            .await;
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => return Err(unreachable_postgres(url, &options, error).await),
+        };
         Ok(Self { options, ways: Ways::Postgres { pool, running: Arc::default() } })
     }
 
@@ -317,6 +326,28 @@ fn migrations() -> Migrator {
     migrations
 }
 
+/// Why there is no connection: a pool that waited in vain does not know, a connection of its own does.
+async fn unreachable_postgres(url: &str, options: &AnyConnectOptions, error: sqlx::Error) -> StoreError {
+    let error = match error {
+        sqlx::Error::PoolTimedOut => match timeout(ACQUIRE_TIMEOUT, options.connect()).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(_)) | Err(_) => error,
+        },
+        other => other,
+    };
+    // Without what the server's own source calls the place.
+    let why = match &error {
+        sqlx::Error::Database(inner) => inner.message().to_owned(),
+        other => other.to_string(),
+    };
+    let place = Url::parse(url).ok().map(|url| {
+        let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost").to_owned();
+        format!("{host}:{}", url.port().unwrap_or(5432))
+    });
+    let place = place.unwrap_or_else(|| "database.url".to_owned());
+    StoreError::Unusable(format!("PostgreSQL at {place}: {why}; is it running, and does `database.url` name it?"))
+}
+
 /// The file of an SQLite database; `None` for PostgreSQL.
 pub(super) fn sqlite_file(url: &str) -> Result<Option<PathBuf>> {
     url.strip_prefix("sqlite://").map(sqlite_path).transpose()
@@ -393,8 +424,19 @@ fn lock_path(database: &Path) -> PathBuf {
 async fn lock_file(path: &Path) -> Result<File> {
     let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(unusable)?;
-    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
-    locked.map_err(|_| StoreError::WriterStopped)?.map_err(unusable)
+    let mut told = false;
+    // No thread waits for it: that would hold up the end of a process that is told to end meanwhile.
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!(lock = %path.display(), "waiting for another process, which prepares the database");
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
 }
 
 /// Sets what a connection must have, and asserts what durability rests on.

@@ -24,7 +24,7 @@ use serde_json::Value;
 use sqlx::AnyConnection;
 use tempfile::TempDir;
 
-use super::audit::{an_operator, told};
+use super::audit::{an_operator, put_client, told};
 use super::browser::{Browser, Page};
 use super::database::Backend;
 
@@ -489,7 +489,7 @@ impl Provider {
         let record = self.app.store.client(&ClientId::new(id)).await.expect("an answer").expect("the client");
         let mut record = ClientRecord::clone(&record);
         change(&mut record);
-        assert!(self.app.store.update_client(record, an_operator(), self.app.now()).await.expect("an answer"));
+        assert!(put_client(&self.app.store, record, self.app.now()).await.expect("an answer"));
     }
 
     /// Switches a client off, or on again.
