@@ -144,7 +144,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("issuer", Kind::Issuer, "The issuer identifier, used byte for byte everywhere and best never changed.")
         .example(r#""https://id.example.com""#)
         .presence(Presence::Required),
-    setting("listen", Kind::Listen, "Where the provider accepts connections. Port 0 takes a free port.")
+    setting(
+        "listen",
+        Kind::Listen,
+        "Where the provider accepts connections. Port 0 takes a free port. Whoever may enter the directory of a unix \
+         socket is believed like a trusted proxy: let yours in, and nobody else.",
+    )
         .default(r#""127.0.0.1:8080""#),
     setting(
         "admin_listen",
