@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Global;
 use super::logging;
+use super::output::{self, Format};
 use super::serve::{Signals, bind, bind_admin, run_services};
 use crate::account::{api_keys, audit, declared};
 use crate::ambient::{Rng, SystemRng, random_token};
@@ -107,7 +108,8 @@ pub async fn run(args: DevArgs, global: &Global) -> anyhow::Result<()> {
     // Its own inline secrets are no news to anybody.
     let config = crate::config::load(sources)?.config;
     let logging = logging::start(&config)?;
-    let start = Start { config, credentials, credentials_file, config_file, demo_url, demo_port: args.demo_port };
+    let (demo_port, format) = (args.demo_port, global.output);
+    let start = Start { config, credentials, credentials_file, config_file, demo_url, demo_port, format };
     let outcome = serve(start, signals).await;
     logging.finish().await;
     outcome
@@ -121,10 +123,11 @@ struct Start {
     config_file: PathBuf,
     demo_url: String,
     demo_port: u16,
+    format: Format,
 }
 
 async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
-    let Start { config, mut credentials, credentials_file, config_file, demo_url, demo_port } = start;
+    let Start { config, mut credentials, credentials_file, config_file, demo_url, demo_port, format } = start;
     let bound = bind(&config).await?;
     let admin = bind_admin(&config).await?;
     let demo_listener = Bound::bind(&Listen::Tcp(format!("127.0.0.1:{demo_port}"))).await?;
@@ -144,7 +147,15 @@ async fn serve(start: Start, mut signals: Signals) -> anyhow::Result<()> {
     declared::sync(&app).await?;
     demo_key(&app, &mut credentials, &credentials_file).await?;
     partner_key(&app, &mut credentials, &credentials_file).await?;
-    print(&app.metadata.issuer, &demo_url, &credentials, &config_file);
+    match format {
+        Format::Table => print(&app.metadata.issuer, &demo_url, &credentials, &config_file),
+        Format::Json => {
+            let mut shown = serde_json::to_value(&credentials)?;
+            shown["demo_app"] = demo_url.as_str().into();
+            shown["configuration"] = config_file.display().to_string().into();
+            output::object(format, &shown);
+        }
+    }
     run_services(&app, services, admin, signals).await
 }
 

@@ -1,9 +1,10 @@
 //! `keyward key`: the keys that tokens are signed with, and the master key that seals them.
 
-use std::io::Read as _;
+use std::fmt::Display;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -201,11 +202,22 @@ async fn rekey(app: &App, format: Format, new: Option<PathBuf>, yes: bool) -> an
 
 fn read(path: &Path) -> anyhow::Result<Zeroizing<String>> {
     if path != Path::new("-") {
-        return Ok(Zeroizing::new(std::fs::read_to_string(path).with_context(|| path.display().to_string())?));
+        return std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| unreadable(path.display(), error));
     }
     let mut text = Zeroizing::new(String::new());
-    std::io::stdin().read_to_string(&mut text).context("reading the key from standard input")?;
+    let place = "the key on standard input";
+    std::io::stdin().read_to_string(&mut text).map_err(|error| unreadable(place, error))?;
     Ok(text)
+}
+
+fn unreadable(place: impl Display, error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        // DER, most likely.
+        ErrorKind::InvalidData => {
+            anyhow!("{place} is no PEM text; `openssl pkey -inform DER -in FILE` writes a DER key as one")
+        }
+        _ => anyhow::Error::new(error).context(place.to_string()),
+    }
 }
 
 fn describe(key: &StoredKey, keys: &[StoredKey], policy: &Policy, app: &App) -> Value {

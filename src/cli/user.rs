@@ -171,10 +171,21 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             let user = find(app, &name_or_id).await?;
             super::confirm(&format!("Delete {name_or_id} with everything that is theirs?"), yes)?;
             during("deleting", people::delete(app, &user.id)).await?;
-            output::object(format, &json!({ "deleted": name_or_id }));
+            let mut shown = json!({ "deleted": name_or_id });
+            if is_declared(app, &user) {
+                shown["note"] = "still declared in the configuration, so the next start makes this person anew".into();
+            }
+            output::object(format, &shown);
             Ok(())
         }
     }
+}
+
+/// Whether the configuration declares somebody of this name.
+fn is_declared(app: &App, user: &User) -> bool {
+    let own = [user.username.as_ref(), user.email.as_ref()].map(|name| name.map(|name| name.as_str()));
+    let mut declared = app.config.users.iter().flat_map(|one| [one.username.as_deref(), one.email.as_deref()]);
+    declared.any(|name| name.is_some_and(|name| own.contains(&Some(name))))
 }
 
 /// A claim in the type that OpenID Connect Core §5.1 gives it.

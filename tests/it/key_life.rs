@@ -461,6 +461,9 @@ async fn a_running_server_follows_the_command_line() {
     .await;
     site.run_with(&["key", "import", "-"], &pem(1024)).await.refused(&["1024", "2048"]);
     std::fs::write(site.path("no.pem"), "hello").expect("written");
+    let der = Rsa::generate(2048).and_then(|key| key.private_key_to_der()).expect("a key");
+    fs::write(site.path("key.der"), der).expect("written");
+    site.run(&["key", "import", "key.der"]).await.refused(&["key.der", "no PEM", "openssl pkey"]);
     site.run(&["key", "import", "no.pem"]).await.refused(&["no.pem", "PEM"]);
 
     // A new master key under a running server: it goes on, and reads what is sealed under the new one.

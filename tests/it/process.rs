@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::support::audit::an_operator;
 use crate::support::collector::Collector;
+use crate::support::database::postgres_database_with;
 use crate::support::process::{Ran, Running, SITE_PASSWORD, SITE_SECRET, Site, free_port, over_the_wire, wait_for};
 use crate::support::{Backend, Browser, CALLBACK, Provider, form_fields};
 
@@ -292,6 +293,13 @@ mod serving {
         let ran = site.run(&["--set", &url, "migrate"]).await;
         let ran = ran.refused(&[&format!("PostgreSQL at 127.0.0.1:{port}"), "refused", "`database.url`"]);
         assert!(!ran.stderr.contains("timed out"), "{ran:?}");
+        // One that could not hold every name is not begun with.
+        for (encoding, fits) in [("LATIN1", false), ("SQL_ASCII", true)] {
+            let options = format!("ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+            let url = format!("database.url={}", postgres_database_with(&options).await);
+            let ran = site.run(&["--set", &url, "migrate"]).await;
+            let _ = if fits { ran.ok() } else { ran.refused(&[encoding, "CREATE DATABASE"]) };
+        }
         // A password has no business there.
         let url = format!("database.url=postgres://keyward:hunter2@127.0.0.1:{port}/kw");
         let ran = site.run(&["--set", &url, "migrate"]).await;
@@ -584,7 +592,8 @@ mod people {
         let access_token = tokens.text("access_token");
         let before = text(&site.json(&["user", "show", "alice"]).await, "id").to_owned();
         // Without a terminal nobody is asked.
-        site.run(&["user", "delete", "alice"]).await.ok();
+        let ran = site.run(&["user", "delete", "alice"]).await.ok();
+        assert!(ran.stdout.contains("still declared"), "the next start makes her anew: {ran:?}");
         site.within_a_second("the token dies", async || site.userinfo(&access_token).await == 401).await;
         assert!(!site.is_signed_in(&mut browser).await);
         assert_eq!(site.refresh(&tokens.text("refresh_token")).await.error(), "invalid_grant");
@@ -1141,6 +1150,22 @@ curl https://playsmart-gateway-1w8ko864.uc.gateway.dev/v1/games \
 
         let line = std::fs::read_to_string(format!("/proc/{}/cmdline", running.id())).expect("its command line");
         assert!(!line.contains(text(user, "password")));
+        running.terminate().await.ok();
+    }
+
+    #[tokio::test]
+    async fn programs_get_what_it_prints_as_json() {
+        let dev = Dev::new();
+        let mut command = dev.command("home", dev.site.port, dev.demo_port);
+        command.args(["--output", "json"]);
+        let running = Running::start(command, "");
+        let printed = async || serde_json::from_str::<Value>(&running.stdout()).ok();
+        let printed = wait_for("a document", printed).await;
+        assert_eq!(printed["issuer"], format!("http://localhost:{}", dev.site.port));
+        assert_eq!(printed["user"], dev.credentials()["user"]);
+        assert!(
+            text(&printed, "api_key").starts_with("kw") && text(&printed, "demo_app").starts_with("http://localhost")
+        );
         running.terminate().await.ok();
     }
 

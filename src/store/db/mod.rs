@@ -135,6 +135,7 @@ impl Db {
             Ok(pool) => pool,
             Err(error) => return Err(unreachable_postgres(url, &options, error).await),
         };
+        postgres::check_encoding(&pool).await?;
         Ok(Self { options, ways: Ways::Postgres { pool, running: Arc::default() } })
     }
 

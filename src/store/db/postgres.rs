@@ -21,6 +21,19 @@ pub(super) async fn settle(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query(sql).execute(conn).await.map(drop)
 }
 
+/// Names and claims are in every script there is; a database of another encoding would refuse some of them, later. One
+/// without any (SQL_ASCII) keeps what it gets.
+pub(super) async fn check_encoding(pool: &AnyPool) -> Result<()> {
+    let encoding: String = sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(pool).await?;
+    if ["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) {
+        return Ok(());
+    }
+    let advice = "make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`";
+    Err(StoreError::Unusable(format!(
+        "the encoding of the database is {encoding}, which cannot hold every name; {advice}"
+    )))
+}
+
 /// Whether the server keeps what it acknowledges is its operator's choice, and may be meant; we say it once.
 pub(super) async fn inspect(conn: &mut Conn, warned: &AtomicBool) -> sqlx::Result<()> {
     let sql = "SELECT name FROM pg_settings

@@ -24,6 +24,11 @@ impl Backend {
 
 /// A new database on the server that `tests/run` started.
 pub async fn postgres_database() -> String {
+    postgres_database_with("").await
+}
+
+/// The same, with options of `CREATE DATABASE`.
+pub async fn postgres_database_with(options: &str) -> String {
     let server = std::env::var("KEYWARD_TEST_POSTGRES").expect(
         "KEYWARD_TEST_POSTGRES is not set: run the tests with `tests/run`, which starts a PostgreSQL for them, or set \
          it to the URL of one where databases may be made, without a database's name: postgres://user@host:port",
@@ -32,7 +37,7 @@ pub async fn postgres_database() -> String {
     keyward::ambient::Rng::fill(&keyward::ambient::SystemRng, &mut random);
     let name = format!("keyward_{:016x}", u64::from_be_bytes(random));
     let mut conn = PgConnection::connect(&format!("{server}/postgres")).await.expect("the test PostgreSQL");
-    let sql = format!("CREATE DATABASE {name}");
+    let sql = format!("CREATE DATABASE {name} {options}");
     sqlx::query(AssertSqlSafe(sql)).execute(&mut conn).await.expect("a new database");
     conn.close().await.expect("closing");
     format!("{server}/{name}")

@@ -7,7 +7,7 @@ mod browser;
 pub mod certificate;
 pub mod collector;
 pub mod crowd;
-mod database;
+pub mod database;
 pub mod disk;
 mod doors;
 pub mod mail_server;
