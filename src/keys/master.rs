@@ -133,7 +133,8 @@ pub(super) fn aside(dir: &Path, fingerprint: &str) -> PathBuf {
     dir.join(format!("{FILE}.{}", id(fingerprint)))
 }
 
-fn path(source: &KeySource) -> PathBuf {
+/// Where a master key is, or will be.
+pub fn path(source: &KeySource) -> PathBuf {
     match source {
         KeySource::File(path) => path.clone(),
         KeySource::Dir(dir) => dir.join(FILE),

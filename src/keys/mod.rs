@@ -25,8 +25,8 @@ use crate::store::keys::{MASTER_KEY, SERVER_KEY};
 use crate::store::{Store, StoreError};
 
 pub use change::{Prepared, Rekeyed, Retirement};
-pub use master::FILE as MASTER_KEY_FILE;
 use master::Master;
+pub use master::{FILE as MASTER_KEY_FILE, path as master_key_path};
 pub use set::{KeySet, Signing};
 
 /// Why the keyring cannot be opened or changed; each says what to do.
@@ -116,10 +116,7 @@ impl ServerKeys {
 
 /// Whether the master key can be read where it is said to be; one that `key_dir` lacks is made at the first start.
 pub fn check(source: &KeySource) -> Result<(), KeyError> {
-    let path = match source {
-        KeySource::File(path) => path.clone(),
-        KeySource::Dir(dir) => dir.join(MASTER_KEY_FILE),
-    };
+    let path = master_key_path(source);
     if matches!(source, KeySource::Dir(_)) && !path.exists() {
         return Ok(());
     }

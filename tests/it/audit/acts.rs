@@ -22,11 +22,10 @@ use keyward::store::events::{EventKind, Filter};
 use openssl::rsa::Rsa;
 use serde_json::{Value, json};
 
-use super::{Trail, line};
+use super::{Trail, line, put};
 use crate::attacks::leakage::dump;
 use crate::on_both_databases;
 use crate::partner::{Platform, text};
-use crate::support::audit::put_client;
 use crate::support::{Browser, Page, Provider, SPA_CALLBACK, json as api, spa_fields, spa_url};
 
 /// What nobody may find in the trail.
@@ -415,17 +414,17 @@ async fn apps(provider: &Provider) -> Secrets {
     let mut record = client("made", "made-secret-271828", provider);
     clients::create(app, record.clone()).await.expect("created");
     clients::create(app, record.clone()).await.expect_err("taken");
-    assert!(put_client(&app.store, record.clone(), app.now()).await.expect("an answer"), "as it was");
+    assert!(put(app, record.clone()).await.expect("an answer"), "as it was");
     record.client.metadata.client_name = Some("Made".to_owned());
-    assert!(put_client(&app.store, record.clone(), app.now()).await.expect("an answer"));
+    assert!(put(app, record.clone()).await.expect("an answer"));
     record.secrets.push(StoredSecret::of("made-secret-314159", app.now()));
     record.client.disabled_at = Some(app.now());
-    assert!(put_client(&app.store, record.clone(), app.now()).await.expect("an answer"));
+    assert!(put(app, record.clone()).await.expect("an answer"));
     record.client.disabled_at = None;
-    assert!(put_client(&app.store, record.clone(), app.now()).await.expect("an answer"));
+    assert!(put(app, record.clone()).await.expect("an answer"));
     assert!(clients::delete(app, &record.client.id).await.expect("an answer"));
     assert!(!clients::delete(app, &record.client.id).await.expect("an answer"));
-    assert!(!put_client(&app.store, record.clone(), app.now()).await.expect("an answer"));
+    assert!(!put(app, record.clone()).await.expect("an answer"));
     let expected = [
         "client_created <made> by=operator",
         r#"client_changed <made> by=operator changed={"client_name":{"from":null,"to":"Made"}}"#,

@@ -6,7 +6,13 @@ mod listed;
 mod process;
 mod together;
 
+use std::convert::Infallible;
+
+use keyward::account::clients;
+use keyward::app::App;
 use keyward::protocol::time::Timestamp;
+use keyward::store;
+use keyward::store::clients::ClientRecord;
 use keyward::store::events::{Filter, ListedEvent};
 use serde_json::Value;
 
@@ -36,6 +42,12 @@ impl<'a> Trail<'a> {
     pub async fn lines(&mut self) -> Vec<String> {
         self.events().await.iter().map(line).collect()
     }
+}
+
+/// Makes an app this one, as the command line does; `false` where there is none.
+async fn put(app: &App, record: ClientRecord) -> store::Result<bool> {
+    let id = record.client.id.clone();
+    Ok(clients::change(app, &id, |_| Ok::<_, Infallible>(record)).await?.is_some())
 }
 
 /// Ids that were drawn are another each time.

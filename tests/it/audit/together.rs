@@ -8,10 +8,10 @@ use keyward::protocol::ids::ClientId;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
+use super::put;
 use crate::login::is_signed_in;
 use crate::on_both_databases;
 use crate::partner::{Platform, text};
-use crate::support::audit::put_client;
 use crate::support::{Provider, json as api};
 
 /// Takes the trail away, or puts it back.
@@ -140,12 +140,12 @@ on_both_databases! {
         record.client.metadata.client_name = Some("Renamed".to_owned());
         record.client.disabled_at = Some(provider.app.now());
         set_trail(&provider, false).await;
-        put_client(&provider.app.store, record.clone(), provider.app.now()).await.expect_err("not told");
+        put(&provider.app, record.clone()).await.expect_err("not told");
         clients::delete(&provider.app, &id).await.expect_err("not told");
         let after = provider.app.store.client(&id).await.expect("an answer").expect("first");
         assert_eq!(after, before);
         set_trail(&provider, true).await;
-        assert!(put_client(&provider.app.store, record, provider.app.now()).await.expect("changed"));
+        assert!(put(&provider.app, record).await.expect("changed"));
         assert!(!provider.app.store.client(&id).await.expect("an answer").expect("first").client.is_enabled());
     }
 
