@@ -32,7 +32,7 @@ pub struct App {
 impl App {
     /// Opens the store and the keyring, making what an empty database lacks.
     pub async fn open(config: Config, clock: SharedClock, rng: SharedRng) -> anyhow::Result<Self> {
-        let store = Store::open(&config.database_url).await?;
+        let store = Store::open(&config.database.url, config.database.acquire_timeout.to_std()).await?;
         let keys = Keyring::open(&store, &config.key_source, &rng, clock.now()).await?;
         let metadata = metadata(&config);
         let limits = Limiter::new(store.clone(), keys.server.limits, config.rate_limits.clone());

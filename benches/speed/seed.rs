@@ -144,7 +144,7 @@ impl Site {
         let app = App::open(loaded.config, Arc::new(SystemClock), Arc::new(SystemRng)).await?;
         declared::sync(&app).await?;
         let origin = Origin::write(&app).await?;
-        let mut conn = AnyConnection::connect(&app.config.database_url).await?;
+        let mut conn = AnyConnection::connect(&app.config.database.url).await?;
         multiply(&mut conn, backend, &origin, rows).await?;
         for (kind, _) in &origin.grants {
             site.chains.push(chains(&mut conn, &app, *kind, rows).await?);

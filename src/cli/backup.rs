@@ -15,8 +15,8 @@ use super::Global;
 use super::output::{self, Format};
 use super::progress::Progress;
 use crate::ambient::{Clock as _, SystemClock};
-use crate::config::{Config, KeySource, Sources, named_files};
-use crate::keys::MASTER_KEY_FILE;
+use crate::config::{Config, Sources, named_files};
+use crate::keys::master_key_path;
 use crate::store::backup::{copy_sqlite, database_file};
 
 pub const EXAMPLES: &str = "\
@@ -40,8 +40,8 @@ pub async fn run(args: BackupArgs, global: &Global, format: Format) -> anyhow::R
     let sources = super::sources(global);
     let config = super::load_from(&sources)?;
     let keep = what_to_keep(&config, &sources)?;
-    let Some(database) = database_file(&config.database_url)? else {
-        bail!("{}", advice_for_postgres(&config.database_url, &keep));
+    let Some(database) = database_file(&config.database.url)? else {
+        bail!("{}", advice_for_postgres(&config.database.url, &keep));
     };
     let database = fs::canonicalize(&database).with_context(|| database.display().to_string())?;
     let target = target_file(&args.target)?;
@@ -74,7 +74,7 @@ async fn write(config: &Config, target: &Path, force: bool) -> anyhow::Result<u6
     // of this kind.
     let aside = tempfile::Builder::new().prefix(".keyward-backup-").tempdir_in(dir).with_context(place)?;
     let partial = tempfile::NamedTempFile::new_in(aside.path()).with_context(place)?;
-    copy_sqlite(&config.database_url, partial.path()).await?;
+    copy_sqlite(&config.database.url, partial.path()).await?;
     partial.as_file().sync_all().with_context(place)?;
     let bytes = partial.as_file().metadata()?.len();
     let persisted = if force { partial.persist(target) } else { partial.persist_noclobber(target) };
@@ -123,10 +123,7 @@ fn is_sqlite(file: &Path) -> bool {
 
 /// What the database is worth nothing without, each with its place.
 fn what_to_keep(config: &Config, sources: &Sources) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let master = match &config.key_source {
-        KeySource::Dir(dir) => dir.join(MASTER_KEY_FILE),
-        KeySource::File(file) => file.clone(),
-    };
+    let master = master_key_path(&config.key_source);
     let mut keep = vec![("the master key; keep it apart from the copy, which it opens".to_owned(), master.clone())];
     keep.extend(sources.files.iter().map(|file| ("the configuration".to_owned(), file.clone())));
     let named = named_files(sources)?.into_iter().filter(|(_, file)| *file != master);

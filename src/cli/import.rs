@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -49,7 +50,8 @@ pub struct ImportArgs {
 
 pub async fn run(args: ImportArgs, app: &App, format: Format) -> anyhow::Result<()> {
     let (input, size) = open(&args.file)?;
-    let scratch = if args.dry_run { Some(Scratch::new().await?) } else { None };
+    let scratch =
+        if args.dry_run { Some(Scratch::new(app.config.database.acquire_timeout.to_std()).await?) } else { None };
     let importer = match &scratch {
         None => Importer::new(app),
         Some(scratch) => Importer::dry_run(app, scratch.store.clone()),
@@ -224,10 +226,10 @@ struct Scratch {
 }
 
 impl Scratch {
-    async fn new() -> anyhow::Result<Self> {
+    async fn new(patience: Duration) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir().context("a temporary directory for the dry run")?;
         let url = sqlite_url(&dir.path().join("dry-run.db")).context("the temporary directory's path is not UTF-8")?;
-        Ok(Self { store: Store::open(&url).await?, _dir: dir })
+        Ok(Self { store: Store::open(&url, patience).await?, _dir: dir })
     }
 }
 

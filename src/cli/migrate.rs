@@ -8,7 +8,8 @@ use crate::config::Config;
 use crate::store::Store;
 
 pub async fn run(config: Config, format: Format) -> anyhow::Result<()> {
-    during("bringing the database up to date", Store::open(&config.database_url)).await?.close().await;
+    let opening = Store::open(&config.database.url, config.database.acquire_timeout.to_std());
+    during("bringing the database up to date", opening).await?.close().await;
     output::object(format, &json!({ "database": "up to date" }));
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::issuer::Issuer;
 use super::kind;
 use super::listen::Listen;
 use super::model::{
-    Brand, Config, ConnectionLimits, DatabaseUrl, DeclaredClient, DeclaredUser, Events, KeySource, Log, Passwords,
+    Brand, Config, ConnectionLimits, Database, DeclaredClient, DeclaredUser, Events, KeySource, Log, Passwords,
     RateLimits, Sessions, SignInApis, SigningKeys, TlsFiles, UsernameApi,
 };
 use super::{mail, read, rules};
@@ -125,12 +125,6 @@ struct Tree {
     users: Vec<Table>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Database {
-    url: DatabaseUrl,
-}
-
 /// A call without a client is off.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,7 +192,7 @@ fn build(values: Table) -> Result<Config, BuildError> {
         key_source,
         gateway_cookie_domain: tree.gateway_cookie_domain,
         brand: tree.brand,
-        database_url: tree.database.url,
+        database: tree.database,
         tls: tree.tls.cert_file.zip(tree.tls.key_file).map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
         trusted_proxies: trusted.collect::<Result<Vec<IpNet>, String>>()?,
         forwarded_authorization: tree.proxy.forwarded_authorization,

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(config.listen, [Listen::Tcp("127.0.0.1:8080".to_owned())]);
         assert_eq!(config.data_dir, PathBuf::from("data"));
         assert_eq!(config.key_source, KeySource::Dir("keys".into()));
-        assert_eq!(config.database_url.as_str(), "sqlite://data/keyward.db");
+        assert_eq!(config.database.url.as_str(), "sqlite://data/keyward.db");
         assert_eq!(config.tokens.access_token_ttl, Span::minutes(15));
         assert_eq!(config.rate_limits.login, RateLimit { attempts: 5, window: Span::minutes(15) });
         assert_eq!(config.log.format, LogFormat::Pretty);
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(config.passwords.min_length, 12);
         assert_eq!(config.rate_limits.login, RateLimit { attempts: 7, window: Span::minutes(15) });
         assert_eq!(config.brand.name, "Northwind ID");
-        assert_eq!(config.database_url.as_str(), "sqlite:///srv/My%20Data/keyward.db");
+        assert_eq!(config.database.url.as_str(), "sqlite:///srv/My%20Data/keyward.db");
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(config.brand.logo_file, Some("m.svg".into()));
         let (cert_file, key_file) = (dir.path().join("c"), dir.path().join("p"));
         assert_eq!(config.tls, Some(TlsFiles { cert_file, key_file }));
-        assert_eq!(config.database_url.as_str(), format!("sqlite://{}/d/x.db", dir.path().display()));
+        assert_eq!(config.database.url.as_str(), format!("sqlite://{}/d/x.db", dir.path().display()));
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
             let path = dir.path().join(name).display().to_string();
             load(Sources { env: pairs(&[("KEYWARD_DATABASE__URL_FILE", &path)]), ..in_dir(dir.path()) })
         };
-        assert_eq!(from("url").expect("a configuration").config.database_url.as_str(), "postgres://u:p@h/d");
+        assert_eq!(from("url").expect("a configuration").config.database.url.as_str(), "postgres://u:p@h/d");
         let error = from("bad").expect_err("not a database").to_string();
         assert!(
             error.contains("`database.url_file` names a file whose content must be") && !error.contains("hunter2"),

@@ -35,7 +35,7 @@ pub struct Config {
     /// For the cookie that gateways on other hosts take. The issuer's host is below it, and https.
     pub gateway_cookie_domain: Option<String>,
     pub brand: Brand,
-    pub database_url: DatabaseUrl,
+    pub database: Database,
     /// TLS of our own on the TCP addresses.
     pub tls: Option<TlsFiles>,
     pub trusted_proxies: Vec<IpNet>,
@@ -56,6 +56,14 @@ pub struct Config {
     pub resources: Vec<Resource>,
     pub clients: Vec<DeclaredClient>,
     pub users: Vec<DeclaredUser>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    pub url: DatabaseUrl,
+    /// For a connection.
+    pub acquire_timeout: Span,
 }
 
 /// `sqlite://…` or `postgres://…`. It may hold a password, so `Debug` hides it.
@@ -134,6 +142,8 @@ pub struct Passwords {
     pub min_length: u32,
     pub memory_kib: u32,
     pub iterations: u32,
+    /// For the turn of a hash.
+    pub queue_timeout: Span,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

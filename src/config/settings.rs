@@ -129,6 +129,7 @@ const LIFETIME: Kind = Kind::Duration(Span::from_secs(1), Span::days(3650));
 const CODE_LIFETIME: Kind = Kind::Duration(Span::from_secs(1), Span::minutes(10));
 /// What was sent is remembered for a week.
 const MAIL_WINDOW: Kind = Kind::Duration(Span::from_secs(1), Span::days(7));
+const PATIENCE: Kind = Kind::Duration(Span::from_millis(100), Span::minutes(10));
 const RETRY_WINDOW: Kind = Kind::Duration(Span::ZERO, Span::minutes(10));
 
 macro_rules! one_of {
@@ -188,6 +189,13 @@ pub const SETTINGS: &[Setting] = &[
          machines need PostgreSQL.",
     )
     .example(r#""sqlite://data/keyward.db""#),
+    setting(
+        "database.acquire_timeout",
+        PATIENCE,
+        "How long a request waits for a connection to the database before it is answered with 503, and a start for the \
+         first one.",
+    )
+    .default(r#""5s""#),
     setting(
         "tls.cert_file",
         Kind::Path,
@@ -254,6 +262,12 @@ pub const SETTINGS: &[Setting] = &[
         .default("19456"),
     setting("passwords.iterations", Kind::Integer(1, MAX_ITERATIONS as i64), "Passes of one hash over its memory.")
         .default("2"),
+    setting(
+        "passwords.queue_timeout",
+        PATIENCE,
+        "How long a sign-in waits for its turn to be hashed before it is answered with 503; a few are hashed at a time.",
+    )
+    .default(r#""2s""#),
     setting(
         "signing_keys.rotate_every",
         Kind::Duration(Span::ZERO, Span::days(3650)),

@@ -65,7 +65,7 @@ impl Server {
 
     /// Hands a letter over; the server's answer.
     pub async fn hand_over(&self, letter: &Letter) -> Result<String, Failure> {
-        let patience = Duration::from_millis(u64::try_from(self.smtp.timeout.millis()).unwrap_or_default());
+        let patience = self.smtp.timeout.to_std();
         // What was answered counts, however long the good-byes take.
         match timeout(patience, self.converse(letter)).await {
             Ok(Ok((line, answer))) => {

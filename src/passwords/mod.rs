@@ -17,9 +17,9 @@ use crate::crypto::secret::Secret;
 use crate::protocol::time::Span;
 use crate::telemetry::{metrics, traces};
 
-/// How many wait for each hash that runs: about as many as can be done before they have waited for too long.
+/// How many wait for each hash that runs: about as many as can be done within two seconds.
 const WAITERS_PER_PERMIT: usize = 64;
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 /// No hash could be started in time; nothing was decided about the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overloaded {
@@ -31,6 +31,8 @@ pub struct Hasher {
     /// Hashes that run at once: all cores but one, each with its own memory.
     running: Arc<Semaphore>,
     most: usize,
+    /// For a turn.
+    patience: Duration,
     /// Those that run and those that wait.
     admitted: Arc<Semaphore>,
     /// Stands in for the hash of somebody who does not exist, so that both take as long.
@@ -47,6 +49,7 @@ impl Hasher {
             cost,
             running: Arc::new(Semaphore::new(permits)),
             most: permits,
+            patience: passwords.queue_timeout.to_std(),
             admitted: Arc::new(Semaphore::new(permits * (1 + WAITERS_PER_PERMIT))),
             dummy: Secret::new(password::stand_in(random, cost)?),
             threads: Threads::new(permits, cost.memory_kib),
@@ -89,7 +92,7 @@ impl Hasher {
         let _step = traces::step("password hash");
         let overloaded = Overloaded { retry_after: Span::from_secs(2) };
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| overloaded)?;
-        let running = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.running).acquire_owned());
+        let running = tokio::time::timeout(self.patience, Arc::clone(&self.running).acquire_owned());
         let running = running.await.ok().and_then(Result::ok).ok_or(overloaded)?;
         let (answer, answered) = oneshot::channel();
         // The permits move into the closure: it goes on when the request is gone, and so does what it uses.

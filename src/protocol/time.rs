@@ -4,6 +4,7 @@
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -98,6 +99,11 @@ impl Span {
 
     pub const fn millis(self) -> i64 {
         self.0
+    }
+
+    /// What clocks that only go forward measure; nothing where this is less.
+    pub fn to_std(self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0).unwrap_or_default())
     }
 
     /// Whole seconds, rounded down: what `expires_in` carries (RFC 6749 §5.1).

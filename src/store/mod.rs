@@ -30,6 +30,7 @@ pub mod users;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -160,9 +161,9 @@ impl Caches {
 }
 
 impl Store {
-    /// Opens the database and brings its tables up to date.
-    pub async fn open(database_url: &str) -> Result<Self> {
-        let db = Db::open(database_url).await?;
+    /// Opens the database and brings its tables up to date. Whoever needs a connection waits for it with `patience`.
+    pub async fn open(database_url: &str, patience: Duration) -> Result<Self> {
+        let db = Db::open(database_url, patience).await?;
         db.migrate().await?;
         let store = Self {
             db,

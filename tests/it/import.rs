@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::on_both_databases;
 use crate::support::audit::told;
-use crate::support::{Browser, Provider};
+use crate::support::{Browser, Provider, open_store};
 
 const PASSWORD: &str = "correct horse";
 
@@ -205,7 +205,7 @@ on_both_databases! {
         let before = counts(&provider).await;
         let scratch = tempfile::tempdir().expect("a directory");
         let url = format!("sqlite://{}/scratch.db", scratch.path().display());
-        let store = Store::open(&url).await.expect("a database");
+        let store = open_store(&url).await.expect("a database");
         let told = import_with(&Importer::dry_run(&provider.app, store), &lines).await;
         assert_eq!(counts(&provider).await, before);
         let done: Vec<Outcome> = import(&provider, &lines).await;

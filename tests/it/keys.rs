@@ -21,7 +21,9 @@ use tempfile::TempDir;
 
 use crate::on_both_databases;
 use crate::support::audit::rng;
-use crate::support::{Backend, Browser, CALLBACK, Page, Provider, VERIFIER, challenge, claims_of, header_of};
+use crate::support::{
+    Backend, Browser, CALLBACK, Page, Provider, VERIFIER, challenge, claims_of, header_of, open_store,
+};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -36,7 +38,7 @@ impl Place {
     async fn new(backend: Backend) -> Self {
         let dir = TempDir::new().expect("a directory");
         let url = backend.create(dir.path()).await;
-        Self { store: Store::open(&url).await.expect("a store"), url, dir }
+        Self { store: open_store(&url).await.expect("a store"), url, dir }
     }
 
     fn key_dir(&self) -> PathBuf {
@@ -254,7 +256,7 @@ async fn many_at_once(backend: Backend) {
         let opened = (0..6).map(|_| {
             let (url, source) = (url.clone(), source.clone());
             tokio::spawn(async move {
-                let store = Store::open(&url).await.expect("a store");
+                let store = open_store(&url).await.expect("a store");
                 let keyring = Keyring::open(&store, &source, &rng(), NOW).await;
                 (store, keyring)
             })

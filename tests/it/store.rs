@@ -34,7 +34,7 @@ use tempfile::TempDir;
 use crate::on_both_databases;
 use crate::support::audit::{an_operator, put_client};
 use crate::support::process::wait_for;
-use crate::support::{Backend, Provider};
+use crate::support::{Backend, Provider, open_store};
 
 pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
 pub const FAR: Timestamp = Timestamp(1_900_000_000_000);
@@ -188,7 +188,7 @@ mod opening {
             let url = backend.create(dir.path()).await;
             let opened = at_once((0..8).map(|_| {
                 let url = url.clone();
-                async move { Store::open(&url).await }
+                async move { open_store(&url).await }
             }))
             .await;
             for store in &opened {
@@ -213,11 +213,11 @@ mod opening {
         for backend in Backend::BOTH {
             let dir = TempDir::new().expect("a directory");
             let url = backend.create(dir.path()).await;
-            let store = Store::open(&url).await.expect("the first time");
+            let store = open_store(&url).await.expect("the first time");
             store.create_client(app_called("kept", "Kept"), event(NOW)).await.expect("written");
             store.close().await;
             for _ in 0..2 {
-                let store = Store::open(&url).await.expect("another time");
+                let store = open_store(&url).await.expect("another time");
                 assert_eq!(name_of(&store, "kept").await.as_deref(), Some("Kept"), "{backend:?}");
                 store.close().await;
             }
@@ -231,7 +231,7 @@ mod opening {
         for backend in Backend::BOTH {
             let dir = TempDir::new().expect("a directory");
             let url = backend.create(dir.path()).await;
-            Store::open(&url).await.expect("the first time").close().await;
+            open_store(&url).await.expect("the first time").close().await;
             let mut conn = sqlx::AnyConnection::connect(&url).await.expect("the database");
             sqlx::query(
                 "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -241,7 +241,7 @@ mod opening {
             .await
             .expect("a later migration");
             conn.close().await.expect("closed");
-            Store::open(&url).await.unwrap_or_else(|error| panic!("{backend:?}: {error}"));
+            open_store(&url).await.unwrap_or_else(|error| panic!("{backend:?}: {error}"));
         }
     }
 
@@ -251,7 +251,7 @@ mod opening {
         let file = dir.path().join("keyward.db");
         std::fs::write(&file, "this is a text, and long enough to be no empty database at all\n".repeat(50))
             .expect("written");
-        let error = Store::open(&format!("sqlite://{}", file.display())).await.err().expect("refused");
+        let error = open_store(&format!("sqlite://{}", file.display())).await.err().expect("refused");
         assert!(error.to_string().contains("not a database"), "{error}");
         assert!(std::fs::read_to_string(&file).expect("untouched").starts_with("this is a text"));
     }
@@ -265,7 +265,7 @@ mod opening {
     async fn the_files_of_sqlite_are_for_their_owner_alone() {
         let dir = TempDir::new().expect("a directory");
         let store =
-            Store::open(&format!("sqlite://{}/deeper/keyward.db", dir.path().display())).await.expect("an open store");
+            open_store(&format!("sqlite://{}/deeper/keyward.db", dir.path().display())).await.expect("an open store");
         store.create_client(app_called("a", "A"), event(NOW)).await.expect("written");
         for name in ["keyward.db", "keyward.db-wal", "keyward.db-shm", "keyward.db.lock"] {
             assert_eq!(mode(&dir.path().join("deeper").join(name)), 0o600, "{name}");
@@ -282,8 +282,8 @@ mod opening {
         let file = place.join("keyward.toml");
         std::fs::write(&file, "issuer = \"https://id.test\"\n").expect("written");
         let loaded = load(Sources { files: vec![file], ..Sources::default() }).expect("a configuration");
-        let url = &loaded.config.database_url;
-        let store = Store::open(url).await.unwrap_or_else(|error| panic!("{url:?}: {error}"));
+        let url = &loaded.config.database.url;
+        let store = open_store(url).await.unwrap_or_else(|error| panic!("{url:?}: {error}"));
         store.create_client(app_called("a", "A"), event(NOW)).await.expect("written");
         assert_eq!(mode(&place.join("data").join("keyward.db")), 0o600);
         let made: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
@@ -1075,7 +1075,7 @@ on_both_databases! {
 async fn no_reader_puts_an_old_client_back_into_the_cache(backend: Backend) {
     let dir = TempDir::new().expect("a directory");
     let url = backend.create(dir.path()).await;
-    let store = Store::open(&url).await.expect("an open store");
+    let store = open_store(&url).await.expect("an open store");
     store.create_client(app_called("hot", "0"), event(NOW)).await.expect("created");
     let stop = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
@@ -1127,7 +1127,7 @@ fn closing_the_store_finishes_what_was_accepted() {
         let first = runtime().expect("a runtime");
         let url = first.block_on(async {
             let url = backend.create(dir.path()).await;
-            let store = Store::open(&url).await.expect("an open store");
+            let store = open_store(&url).await.expect("an open store");
             for n in 0..200 {
                 let mut write = Box::pin(store.revoke_access_token(format!("jti-{n}"), FAR, event(NOW)));
                 // Its caller leaves, unless the writer was faster.
@@ -1156,7 +1156,7 @@ fn closing_the_store_finishes_what_was_accepted() {
         }
         drop(first);
         runtime().expect("a runtime").block_on(async {
-            let store = Store::open(&url).await.expect("an open store");
+            let store = open_store(&url).await.expect("an open store");
             let mut lost = 0;
             for n in 0..200 {
                 lost += u32::from(!store.is_access_token_revoked(&format!("jti-{n}")).await.expect("an answer"));
@@ -1172,7 +1172,7 @@ async fn a_postgres_that_restarted_is_noticed_by_no_request() {
     use sqlx::Connection as _;
     let dir = TempDir::new().expect("a directory");
     let url = Backend::Postgres.create(dir.path()).await;
-    let store = Store::open(&url).await.expect("an open store");
+    let store = open_store(&url).await.expect("an open store");
     for round in 0..2 {
         // As many connections as there can be.
         at_once((0..200).map(|n| {
@@ -1204,7 +1204,7 @@ async fn an_sqlite_that_somebody_else_locks_for_too_long_is_an_error_that_passes
     use sqlx::Connection as _;
     let dir = TempDir::new().expect("a directory");
     let url = Backend::Sqlite.create(dir.path()).await;
-    let store = Store::open(&url).await.expect("an open store");
+    let store = open_store(&url).await.expect("an open store");
     let mut other = sqlx::AnyConnection::connect(&url).await.expect("the database");
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("a lock");
     let waits = tokio::spawn({

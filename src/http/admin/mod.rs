@@ -40,7 +40,7 @@ pub fn install_metrics(config: &Config, started_at: Timestamp) -> anyhow::Result
     let events: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
     metrics::install(&metrics::About {
         version: env!("CARGO_PKG_VERSION"),
-        database: if config.database_url.starts_with("sqlite") { "sqlite" } else { "postgres" },
+        database: if config.database.url.starts_with("sqlite") { "sqlite" } else { "postgres" },
         started_at: started_at.millis(),
         grant_types: &grant_types,
         actions: &Action::NAMES,

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::tally::{committed, tallied};
 use super::write::Write;
-use super::{Conn, SQLITE_BUSY, SQLITE_LOCKED, configure_sqlite, sqlite_code};
+use super::{Conn, sqlite};
 use crate::store::{Result, StoreError};
 use crate::telemetry::metrics;
 
@@ -158,7 +158,7 @@ async fn run_batch(conn: &mut Conn, options: &AnyConnectOptions, batch: &mut Bat
 /// nothing yet, so a new one may; behind somebody else's lock a new one would only wait as long once more.
 async fn begin(conn: &mut Conn, options: &AnyConnectOptions) -> sqlx::Result<()> {
     match execute(conn, "BEGIN IMMEDIATE").await {
-        Err(error) if !matches!(sqlite_code(&error), Some(SQLITE_BUSY | SQLITE_LOCKED)) => {
+        Err(error) if !matches!(sqlite::code(&error), Some(sqlite::BUSY | sqlite::LOCKED)) => {
             replace(conn, options).await;
             execute(conn, "BEGIN IMMEDIATE").await
         }
@@ -176,7 +176,7 @@ async fn replace(conn: &mut Conn, options: &AnyConnectOptions) {
 
 async fn connect(options: &AnyConnectOptions) -> sqlx::Result<Conn> {
     let mut conn = options.connect().await?;
-    configure_sqlite(&mut conn, false).await?;
+    sqlite::configure(&mut conn, false).await?;
     Ok(conn)
 }
 

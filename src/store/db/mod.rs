@@ -5,13 +5,12 @@
 mod group;
 mod postgres;
 mod readers;
+mod sqlite;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -19,21 +18,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use percent_encoding::percent_decode_str;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::Migrator;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _};
 use tokio::sync::RwLock;
-use tokio::time::timeout;
 use tracing::Instrument as _;
-use url::Url;
 
 use super::{Pool, Result, StoreError};
 use crate::telemetry::metrics::Timer;
 use crate::telemetry::traces;
 use group::Queue;
 use readers::{READERS, Readers};
+pub(super) use sqlite::{connect_to_copy, file as sqlite_file};
 pub(super) use tally::{committed, wrote};
 use write::{Build, Single};
 pub(super) use write::{Write, keep};
@@ -44,16 +41,8 @@ pub(super) type Statement<'q> = Query<'q, Any, AnyArguments>;
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// A restart of PostgreSQL leaves every connection of the pool stale at once.
 const STALE_AT_ONCE: u32 = POSTGRES_CONNECTIONS;
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that rested for longer is asked whether it still lives before it is used.
 const RESTED: Duration = Duration::from_secs(1);
-
-/// Between two looks whether the lock file is free.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-const SQLITE_BUSY: u32 = 5;
-const SQLITE_LOCKED: u32 = 6;
-const SQLITE_IOERR: u32 = 10;
 
 /// For the few statements that must differ.
 #[derive(Clone, Copy)]
@@ -84,38 +73,39 @@ enum Ways {
 }
 
 impl Db {
-    pub(super) async fn open(url: &str) -> Result<Self> {
+    /// Whoever needs a connection waits for it with `patience`.
+    pub(super) async fn open(url: &str, patience: Duration) -> Result<Self> {
         sqlx::any::install_default_drivers();
         match url.strip_prefix("sqlite://") {
-            Some(encoded) => Self::open_sqlite(url, &sqlite_path(encoded)?).await,
-            None => Self::open_postgres(url).await,
+            Some(encoded) => Self::open_sqlite(url, &sqlite::path(encoded)?, patience).await,
+            None => Self::open_postgres(url, patience).await,
         }
     }
 
-    async fn open_sqlite(url: &str, path: &Path) -> Result<Self> {
-        create_private_file(path)?;
+    async fn open_sqlite(url: &str, path: &Path, patience: Duration) -> Result<Self> {
+        sqlite::create_file(path)?;
         let options = quiet(AnyConnectOptions::from_str(&format!("{url}?mode=rwc"))?);
         let unusable = |error: sqlx::Error| {
             // What SQLite says where it finds no room for its shared memory.
-            let hint = if sqlite_code(&error) == Some(SQLITE_IOERR) { "; is the disk full?" } else { "" };
+            let hint = if sqlite::code(&error) == Some(sqlite::IOERR) { "; is the disk full?" } else { "" };
             StoreError::Unusable(format!("{}: {error}{hint}", path.display()))
         };
         let mut writer = options.connect().await.map_err(unusable)?;
         // The first of several processes switches to WAL, for which SQLite waits for nobody.
-        let lock = lock_file(&lock_path(path)).await?;
-        configure_sqlite(&mut writer, false).await.map_err(unusable)?;
+        let lock = sqlite::lock(path).await?;
+        sqlite::configure(&mut writer, false).await.map_err(unusable)?;
         drop(lock);
-        let readers = Arc::new(Readers::open(options.clone()).await.map_err(unusable)?);
+        let readers = Arc::new(Readers::open(options.clone(), patience).await.map_err(unusable)?);
         let queue = Arc::new(Queue::start(writer, options.clone()));
         Ok(Self { options, ways: Ways::Sqlite { readers, queue, path: path.to_owned() } })
     }
 
-    async fn open_postgres(url: &str) -> Result<Self> {
+    async fn open_postgres(url: &str, patience: Duration) -> Result<Self> {
         let options = quiet(AnyConnectOptions::from_str(url)?);
         let warned = Arc::new(AtomicBool::new(false));
         let pool = AnyPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .acquire_timeout(patience)
             // A ping before each use costs a third of the reads. Most of what it would have found is found after a
             // rest; `is_stale` handles what is left.
             .test_before_acquire(false)
@@ -133,7 +123,7 @@ impl Db {
             .await;
         let pool = match pool {
             Ok(pool) => pool,
-            Err(error) => return Err(unreachable_postgres(url, &options, error).await),
+            Err(error) => return Err(postgres::unreachable(url, &options, patience, error).await),
         };
         postgres::check_encoding(&pool).await?;
         Ok(Self { options, ways: Ways::Postgres { pool, running: Arc::default() } })
@@ -143,7 +133,7 @@ impl Db {
     /// advisory lock for it, SQLite a lock file beside the database.
     pub(super) async fn migrate(&self) -> Result<()> {
         let lock = match &self.ways {
-            Ways::Sqlite { path, .. } => Some(lock_file(&lock_path(path)).await?),
+            Ways::Sqlite { path, .. } => Some(sqlite::lock(path).await?),
             Ways::Postgres { .. } => None,
         };
         let migrations = migrations();
@@ -151,7 +141,7 @@ impl Db {
         // `Acquire` would make this future one that no other thread may run.
         let mut conn = self.options.connect().await?;
         if let Ways::Sqlite { .. } = &self.ways {
-            configure_sqlite(&mut conn, false).await?;
+            sqlite::configure(&mut conn, false).await?;
         }
         let outcome = migrations.run_direct(None, &mut conn, false).await;
         conn.close().await?;
@@ -327,42 +317,6 @@ fn migrations() -> Migrator {
     migrations
 }
 
-/// Why there is no connection: a pool that waited in vain does not know, a connection of its own does.
-async fn unreachable_postgres(url: &str, options: &AnyConnectOptions, error: sqlx::Error) -> StoreError {
-    let error = match error {
-        sqlx::Error::PoolTimedOut => match timeout(ACQUIRE_TIMEOUT, options.connect()).await {
-            Ok(Err(why)) => why,
-            Ok(Ok(_)) | Err(_) => error,
-        },
-        other => other,
-    };
-    // Without what the server's own source calls the place.
-    let why = match &error {
-        sqlx::Error::Database(inner) => inner.message().to_owned(),
-        other => other.to_string(),
-    };
-    let place = Url::parse(url).ok().map(|url| {
-        let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost").to_owned();
-        format!("{host}:{}", url.port().unwrap_or(5432))
-    });
-    let place = place.unwrap_or_else(|| "database.url".to_owned());
-    StoreError::Unusable(format!("PostgreSQL at {place}: {why}; is it running, and does `database.url` name it?"))
-}
-
-/// The file of an SQLite database; `None` for PostgreSQL.
-pub(super) fn sqlite_file(url: &str) -> Result<Option<PathBuf>> {
-    url.strip_prefix("sqlite://").map(sqlite_path).transpose()
-}
-
-/// A connection to an SQLite database that is there, for reading it whole: it makes nothing, and configures nothing
-/// that would stay.
-pub(super) async fn connect_to_copy(url: &str) -> Result<Conn> {
-    sqlx::any::install_default_drivers();
-    let mut conn = quiet(AnyConnectOptions::from_str(&format!("{url}?mode=rw"))?).connect().await?;
-    sqlx::query("PRAGMA busy_timeout = 5000").execute(&mut conn).await?;
-    Ok(conn)
-}
-
 /// Statements are told at the level `debug` under `sqlx::query`, with their text only and never a bound value. A slow
 /// one is no warning: how long requests take is told with them.
 fn quiet(mut options: AnyConnectOptions) -> AnyConnectOptions {
@@ -370,96 +324,8 @@ fn quiet(mut options: AnyConnectOptions) -> AnyConnectOptions {
     options
 }
 
-/// The primary code of an error of SQLite: the low byte of the whole.
-fn sqlite_code(error: &sqlx::Error) -> Option<u32> {
-    let sqlx::Error::Database(error) = error else { return None };
-    error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
-}
-
 /// A connection that died while it rested in the pool: nothing was executed, so asking again is safe for a read.
 fn is_stale(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
         || matches!(error, sqlx::Error::Database(inner) if inner.code().is_some_and(|code| code.starts_with("57P")))
-}
-
-/// The file that a URL names. The driver decodes it too; whatever we create ourselves must be the same file.
-fn sqlite_path(encoded: &str) -> Result<PathBuf> {
-    let unusable = |why: &str| StoreError::Unusable(format!("database.url sqlite://{encoded}: {why}"));
-    if encoded.contains(['?', '#']) {
-        return Err(unusable("takes no parameters"));
-    }
-    let decoded = percent_decode_str(encoded).decode_utf8().map_err(|_| unusable("is not UTF-8"))?;
-    Ok(PathBuf::from(decoded.as_ref()))
-}
-
-fn create_private_file(path: &Path) -> Result<()> {
-    let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
-    if let Some(parent) = path.parent() {
-        create_directory(parent).map_err(unusable)?;
-    }
-    // SQLite gives its journal files the mode of the database, so this one decides for all.
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(unusable)?;
-    Ok(())
-}
-
-/// Makes a directory with those above it, each with its name on the disk: without the name, whatever is synced inside
-/// is lost to a power cut. SQLite does the same for the files.
-fn create_directory(path: &Path) -> std::io::Result<()> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(Path::new(""));
-    create_directory(parent)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
-        _ => File::open(parent)?.sync_all(),
-    }
-}
-
-/// The file whose lock processes take while they prepare the database.
-fn lock_path(database: &Path) -> PathBuf {
-    database.with_extension("db.lock")
-}
-
-async fn lock_file(path: &Path) -> Result<File> {
-    let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(unusable)?;
-    let mut told = false;
-    // No thread waits for it: that would hold up the end of a process that is told to end meanwhile.
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
-        }
-        if !std::mem::replace(&mut told, true) {
-            tracing::info!(lock = %path.display(), "waiting for another process, which prepares the database");
-        }
-        tokio::time::sleep(LOCK_PAUSE).await;
-    }
-}
-
-/// Sets what a connection must have, and asserts what durability rests on.
-async fn configure_sqlite(conn: &mut Conn, read_only: bool) -> std::result::Result<(), sqlx::Error> {
-    for pragma in [
-        "PRAGMA busy_timeout = 5000",
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",
-        "PRAGMA foreign_keys = ON",
-        "PRAGMA cache_size = -8000",
-    ] {
-        sqlx::query(pragma).execute(&mut *conn).await?;
-    }
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *conn).await?;
-    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *conn).await?;
-    if mode != "wal" || synchronous != 2 {
-        let found =
-            format!("journal_mode={mode} synchronous={synchronous}: this SQLite would not keep what it acknowledges");
-        return Err(sqlx::Error::Configuration(found.into()));
-    }
-    if read_only {
-        sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
-    }
-    Ok(())
 }

@@ -1,9 +1,13 @@
-//! Writes on PostgreSQL, each a transaction of its own on a connection of the pool.
+//! What a connection to PostgreSQL is set to, and writes: each a transaction of its own on a connection of the pool.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use sqlx::any::AnyConnectOptions;
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, Connection as _};
+use sqlx::{Any, AnyPool, ConnectOptions as _, Connection as _};
+use tokio::time::timeout;
+use url::Url;
 
 use super::tally::{committed, tallied};
 use super::write::{Build, Single, Write};
@@ -32,6 +36,33 @@ pub(super) async fn check_encoding(pool: &AnyPool) -> Result<()> {
     Err(StoreError::Unusable(format!(
         "the encoding of the database is {encoding}, which cannot hold every name; {advice}"
     )))
+}
+
+/// Why there is no connection: a pool that waited in vain does not know, a connection of its own does.
+pub(super) async fn unreachable(
+    url: &str,
+    options: &AnyConnectOptions,
+    patience: Duration,
+    error: sqlx::Error,
+) -> StoreError {
+    let error = match error {
+        sqlx::Error::PoolTimedOut => match timeout(patience, options.connect()).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(_)) | Err(_) => error,
+        },
+        other => other,
+    };
+    // Without what the server's own source calls the place.
+    let why = match &error {
+        sqlx::Error::Database(inner) => inner.message().to_owned(),
+        other => other.to_string(),
+    };
+    let place = Url::parse(url).ok().map(|url| {
+        let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost").to_owned();
+        format!("{host}:{}", url.port().unwrap_or(5432))
+    });
+    let place = place.unwrap_or_else(|| "database.url".to_owned());
+    StoreError::Unusable(format!("PostgreSQL at {place}: {why}; is it running, and does `database.url` name it?"))
 }
 
 /// Whether the server keeps what it acknowledges is its operator's choice, and may be meant; we say it once.

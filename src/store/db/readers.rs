@@ -2,27 +2,32 @@
 //! back, which for a file costs a third of a read; these come back as they are, and one that failed does not come back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyRow};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{ACQUIRE_TIMEOUT, Conn, Statement, configure_sqlite};
+use super::{Conn, Statement, sqlite};
 
 /// Reads at a time.
 pub(super) const READERS: usize = 4;
+/// For reads that go on when everything ends.
+const LAST_READS: Duration = Duration::from_secs(5);
 
 pub(super) struct Readers {
     options: AnyConnectOptions,
     idle: Mutex<Vec<Conn>>,
     places: Semaphore,
+    /// For a place.
+    patience: Duration,
 }
 
 impl Readers {
     /// With one connection made, so that what cannot be read is known at once.
-    pub(super) async fn open(options: AnyConnectOptions) -> sqlx::Result<Self> {
-        let readers = Self { options, idle: Mutex::default(), places: Semaphore::new(READERS) };
+    pub(super) async fn open(options: AnyConnectOptions, patience: Duration) -> sqlx::Result<Self> {
+        let readers = Self { options, idle: Mutex::default(), places: Semaphore::new(READERS), patience };
         let first = readers.connect().await?;
         readers.idle().push(first);
         Ok(readers)
@@ -52,7 +57,7 @@ impl Readers {
     /// Ends the connections, when those that are reading have read.
     pub(super) async fn close(&self) {
         const ALL: u32 = READERS as u32;
-        let all = timeout(ACQUIRE_TIMEOUT, self.places.acquire_many(ALL)).await;
+        let all = timeout(LAST_READS, self.places.acquire_many(ALL)).await;
         if all.is_err() {
             tracing::warn!("closing the database while it is read");
         }
@@ -66,7 +71,7 @@ impl Readers {
     }
 
     async fn place(&self) -> sqlx::Result<tokio::sync::SemaphorePermit<'_>> {
-        let place = timeout(ACQUIRE_TIMEOUT, self.places.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let place = timeout(self.patience, self.places.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         place.map_err(|_| sqlx::Error::PoolClosed)
     }
 
@@ -80,7 +85,7 @@ impl Readers {
 
     async fn connect(&self) -> sqlx::Result<Conn> {
         let mut conn = self.options.connect().await?;
-        configure_sqlite(&mut conn, true).await?;
+        sqlite::configure(&mut conn, true).await?;
         Ok(conn)
     }
 

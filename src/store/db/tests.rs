@@ -4,6 +4,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What durability and safety rest on, as this connection has it: journal_mode, synchronous, foreign_keys, query_only.
 async fn settings(conn: &mut Conn) -> Result<(String, i64, i64, i64)> {
     let journal_mode = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *conn).await?;
@@ -29,7 +31,7 @@ where
 #[tokio::test]
 async fn every_sqlite_connection_is_set_to_keep_what_it_acknowledges() {
     let dir = TempDir::new().unwrap();
-    let db = Db::open(&format!("sqlite://{}/keyward.db", dir.path().display())).await.unwrap();
+    let db = Db::open(&format!("sqlite://{}/keyward.db", dir.path().display()), PATIENCE).await.unwrap();
 
     // All of them at once, so that each is asked.
     let mut readers = Vec::new();
@@ -55,7 +57,7 @@ async fn every_sqlite_connection_is_set_to_keep_what_it_acknowledges() {
 #[tokio::test]
 async fn a_writer_that_was_replaced_after_an_error_is_set_like_the_first() {
     let dir = TempDir::new().unwrap();
-    let db = Db::open(&format!("sqlite://{}/keyward.db", dir.path().display())).await.unwrap();
+    let db = Db::open(&format!("sqlite://{}/keyward.db", dir.path().display()), PATIENCE).await.unwrap();
     // A temporary table belongs to its connection.
     let marks = async || {
         let sql = "SELECT COUNT(*) FROM sqlite_temp_schema";
@@ -93,7 +95,7 @@ async fn a_writer_that_was_replaced_after_an_error_is_set_like_the_first() {
 async fn a_connection_that_cannot_be_set_so_is_refused() {
     sqlx::any::install_default_drivers();
     let mut conn = AnyConnectOptions::from_str("sqlite::memory:").unwrap().connect().await.unwrap();
-    let error = configure_sqlite(&mut conn, false).await.unwrap_err();
+    let error = sqlite::configure(&mut conn, false).await.unwrap_err();
     assert!(error.to_string().contains("journal_mode=memory"), "{error}");
 }
 
@@ -101,7 +103,7 @@ async fn a_connection_that_cannot_be_set_so_is_refused() {
 #[tokio::test]
 async fn what_a_write_found_in_a_transaction_that_came_to_nothing_is_no_answer() {
     let dir = TempDir::new().unwrap();
-    let db = Db::open(&format!("sqlite://{}/keyward.db", dir.path().display())).await.unwrap();
+    let db = Db::open(&format!("sqlite://{}/keyward.db", dir.path().display()), PATIENCE).await.unwrap();
     let run = |sql: &'static str| db.execute(move || sqlx::query(sql));
     run("CREATE TABLE names (name TEXT PRIMARY KEY)").await.unwrap();
     // Queued while the writer is busy with one, the others share the next transaction.

@@ -64,6 +64,8 @@ async fn counted(provider: &Provider, action: &str) -> i64 {
 on_both_databases! {
     /// Eight times as many at once as may run: whoever cannot be heard in time is told so, and has lost nothing.
     async fn attack_154_a_flood_of_passwords_is_heard_told_to_wait_or_told_to_come_back(provider: Provider) {
+        let brief = "[passwords]\nqueue_timeout = \"2s\"";
+        let provider = Provider::start_with(provider.backend(), "https://id.test", brief).await;
         slow_person(&provider).await;
         let many = 8 * permits();
         let browsers: Vec<Browser> = (0..many).map(|n| elsewhere(&provider, n)).collect();

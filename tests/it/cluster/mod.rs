@@ -18,7 +18,7 @@ use crate::attacks::races::{
 };
 use crate::authorize::{code_at_app, hidden, is_consent, is_sign_in, type_password};
 use crate::support::process::{Running, Site, over_the_wire};
-use crate::support::{Backend, CALLBACK, CONFIG, Doors, Page};
+use crate::support::{Backend, CALLBACK, CONFIG, Doors, PASSWORDS, Page};
 
 /// The processes, by the doors they are reached at.
 pub struct Cluster {
@@ -42,7 +42,7 @@ impl Cluster {
             site.issuer = issuer.clone();
             copy_of_the_key(&site.path("keys"), &master_key);
             let head = format!("issuer = \"{issuer}\"\nlisten = \"127.0.0.1:{}\"\n", site.port);
-            site.configure(&format!("{head}{CONFIG}\n[database]\nurl = \"{database_url}\"\n{more}"));
+            site.configure(&format!("{head}{CONFIG}\n{PASSWORDS}[database]\nurl = \"{database_url}\"\n{more}"));
         }
         let mut running: Vec<Running> = sites.iter().map(|site| Running::start(site.command(&["serve"]), "")).collect();
         for (site, running) in sites.iter().zip(&mut running) {

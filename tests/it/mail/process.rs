@@ -10,7 +10,7 @@ use keyward::store::Store;
 use super::*;
 use crate::support::process::{Running, Site, over_the_wire, wait_for};
 use crate::support::prometheus::Metrics;
-use crate::support::{Browser, Page};
+use crate::support::{Browser, Page, open_store};
 
 const NOW: Timestamp = Timestamp(1);
 
@@ -22,7 +22,7 @@ async fn site(backend: Backend, mail: &str) -> (Site, Store) {
         Backend::Postgres => backend.create(site.dir.path()).await,
     };
     site.configure(&site.default_config(&format!("[database]\nurl = \"{url}\"\n{mail}")));
-    let store = Store::open(&url).await.expect("a store");
+    let store = open_store(&url).await.expect("a store");
     (site, store)
 }
 

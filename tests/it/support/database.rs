@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use keyward::store::{self, Store};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::process::PATIENCE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -20,6 +23,11 @@ impl Backend {
             Self::Postgres => postgres_database().await,
         }
     }
+}
+
+/// A store on it, which waits for a connection for as long as a test waits for anything.
+pub async fn open_store(url: &str) -> store::Result<Store> {
+    Store::open(url, PATIENCE).await
 }
 
 /// A new database on the server that `tests/run` started.

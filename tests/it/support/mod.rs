@@ -20,11 +20,11 @@ pub mod trace;
 pub mod wire;
 
 pub use browser::{Browser, Page, form_fields, text_of};
-pub use database::Backend;
+pub use database::{Backend, open_store};
 pub use doors::{Doors, at_once};
 pub use provider::{
-    BRIEF_SIGN_INS, CALLBACK, CONFIG, Provider, SPA_CALLBACK, TokenAnswer, VERIFIER, call, challenge, claims_of,
-    header_of, json, spa_fields, spa_url, tables,
+    BRIEF_SIGN_INS, CALLBACK, CONFIG, PASSWORDS, Provider, SPA_CALLBACK, TokenAnswer, VERIFIER, call, challenge,
+    claims_of, header_of, json, spa_fields, spa_url, tables,
 };
 
 /// Runs each test on SQLite and on PostgreSQL, each time with a fresh provider.

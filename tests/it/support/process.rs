@@ -22,10 +22,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::browser::{Browser, Page};
-use super::provider::{CALLBACK, TokenAnswer};
+use super::provider::{CALLBACK, PASSWORDS, TokenAnswer};
 
 /// Longer than anything takes on a busy machine; who waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A port that nobody listens on. They lie below those that the kernel gives away by itself, so that none is taken
 /// between the look and the use.
@@ -241,10 +241,7 @@ impl Site {
 
     /// What stands in the file before any client.
     pub fn head(&self) -> String {
-        format!(
-            "issuer = \"{}\"\nlisten = \"127.0.0.1:{}\"\n[passwords]\nmemory_kib = 8192\niterations = 1\n",
-            self.issuer, self.port
-        )
+        format!("issuer = \"{}\"\nlisten = \"127.0.0.1:{}\"\n{PASSWORDS}", self.issuer, self.port)
     }
 
     pub fn default_config(&self, more: &str) -> String {

@@ -38,6 +38,9 @@ pub fn challenge() -> &'static str {
     "code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
 }
 
+/// Cheap hashes, whose turn comes on any machine.
+pub const PASSWORDS: &str = "[passwords]\nmemory_kib = 8192\niterations = 1\nqueue_timeout = \"60s\"\n";
+
 /// What stands behind `issuer` and `listen`. `web` is confidential and asks for consent, `first` is first-party, `spa` is public, `machine` acts for itself,
 /// `platform` turns keys into tokens, `rs` serves a resource, `study` and `game` have the sign-in APIs. Secrets are the ids with `-secret` behind.
 pub const CONFIG: &str = r#"
@@ -45,9 +48,6 @@ data_dir = "data"
 key_dir = "keys"
 [brand]
 name = "Northwind ID"
-[passwords]
-memory_kib = 8192
-iterations = 1
 [[scopes]]
 name = "quiz.read"
 description = "Read your quizzes"
@@ -523,7 +523,10 @@ pub async fn tables(backend: Backend, conn: &mut AnyConnection) -> Vec<String> {
 }
 
 async fn open(dir: &TempDir, database_url: &str, issuer: &str, more: &str, clock: Arc<TestClock>) -> App {
-    let file = dir.path().join("keyward.toml");
+    let place = dir.path();
+    let (base, file) = (place.join("base.toml"), place.join("keyward.toml"));
+    let database = format!("[database]\nurl = \"{database_url}\"\nacquire_timeout = \"60s\"\n");
+    std::fs::write(&base, format!("{PASSWORDS}{database}")).expect("what `more` may set otherwise");
     let (keys, tables) = more.split_at(more.find('[').unwrap_or(more.len()));
     let head = format!("issuer = \"{issuer}\"\nlisten = \"127.0.0.1:0\"\n{keys}");
     let config = if more == BRIEF_SIGN_INS {
@@ -534,9 +537,8 @@ async fn open(dir: &TempDir, database_url: &str, issuer: &str, more: &str, clock
         CONFIG.to_owned()
     };
     std::fs::write(&file, format!("{head}{config}{tables}")).expect("a configuration");
-    let flags = vec![("database.url".to_owned(), database_url.to_owned())];
     let loaded =
-        load(Sources { files: vec![file], env: Vec::new(), flags }).unwrap_or_else(|errors| panic!("{errors}"));
+        load(Sources { files: vec![base, file], ..Sources::default() }).unwrap_or_else(|errors| panic!("{errors}"));
     App::open(loaded.config, clock, Arc::new(SystemRng)).await.expect("an app")
 }
 

@@ -30,9 +30,11 @@ pub fn config(site: &Site, database_url: &str) -> String {
 listen = "127.0.0.1:{}"
 [database]
 url = "{database_url}"
+acquire_timeout = "60s"
 [passwords]
 memory_kib = 1024
 iterations = 1
+queue_timeout = "60s"
 [rate_limits]
 login = {{ attempts = 100000 }}
 [tokens]
