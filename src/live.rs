@@ -212,8 +212,26 @@ fn grant_stands(named: Option<&GrantId>, standing: &Standing) -> bool {
 pub async fn refresh_token(app: &App, token: &str) -> Result<Option<(StoredGrant, u32)>> {
     let Some(token) = RefreshToken::parse(token) else { return Ok(None) };
     let stored = app.store.grant(&GrantId::new(token.grant_id.clone())).await?;
+    Ok(authentic(app, &token, stored))
+}
+
+/// The same for one that is about to rotate: its grant is remembered for the next time.
+pub async fn rotating_refresh_token(app: &App, token: &str) -> Result<Option<(StoredGrant, u32)>> {
+    let Some(token) = RefreshToken::parse(token) else { return Ok(None) };
+    let stored = app.store.grant_to_rotate(&GrantId::new(token.grant_id.clone())).await?;
+    Ok(authentic(app, &token, stored))
+}
+
+/// The same from memory, where there is anything; only a rotation may follow from it.
+pub fn remembered_refresh_token(app: &App, token: &str) -> Option<(StoredGrant, u32)> {
+    let token = RefreshToken::parse(token)?;
+    let stored = app.store.remembered_grant(&GrantId::new(token.grant_id.clone()));
+    authentic(app, &token, stored)
+}
+
+fn authentic(app: &App, token: &RefreshToken, stored: Option<StoredGrant>) -> Option<(StoredGrant, u32)> {
     let authentic = stored.filter(|stored| token.is_authentic(&app.keys.server.refresh, &stored.refresh_seed));
-    Ok(authentic.map(|stored| (stored, token.generation)))
+    authentic.map(|stored| (stored, token.generation))
 }
 
 /// The key that a grant came from, as far as it and its partner stand.

@@ -43,7 +43,7 @@ use changes::Freshness;
 use clients::ClientRecord;
 use db::Db;
 use gather::{Done, Gather};
-use grants::{Creation, Redemption, Rotation, StoredGrant};
+use grants::{Creation, Redemption, RotatingGrant, Rotation, StoredGrant};
 use key_uses::PendingUses;
 use remembered::Remembered;
 use sessions::{Visit, Visited};
@@ -144,11 +144,18 @@ struct Caches {
     /// The origins of all enabled clients.
     origins: Remembered<(), HashSet<String>>,
     api_keys: Remembered<ApiKeyId, StoredApiKey>,
+    /// Only a conditional change may follow from one.
+    rotating: Remembered<GrantId, RotatingGrant>,
 }
 
 impl Default for Caches {
     fn default() -> Self {
-        Self { clients: Remembered::new(10_000), origins: Remembered::new(1), api_keys: Remembered::new(20_000) }
+        Self {
+            clients: Remembered::new(10_000),
+            origins: Remembered::new(1),
+            api_keys: Remembered::new(20_000),
+            rotating: Remembered::new(5_000),
+        }
     }
 }
 
@@ -157,6 +164,7 @@ impl Caches {
         self.clients.clear();
         self.origins.clear();
         self.api_keys.clear();
+        self.rotating.clear();
     }
 }
 

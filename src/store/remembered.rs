@@ -45,6 +45,10 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Send + Sync + 'static> Remembered<
         (dated.emptied == self.before().0).then_some(dated.value)
     }
 
+    pub(super) fn forget(&self, key: &K) {
+        self.entries.invalidate(key);
+    }
+
     /// Taken before a value is read from the database.
     pub(super) fn before(&self) -> Before {
         Before(self.emptied.load(Ordering::Acquire))

@@ -20,8 +20,10 @@ use crate::protocol::api_key::{ApiKeyRecord, may_present};
 use crate::protocol::client::{Client, GrantType};
 use crate::protocol::error::Error;
 use crate::protocol::grant::api_key::TOKEN_TYPE_ACCESS_TOKEN;
+use crate::protocol::grant::refresh_token::RefreshToken;
 use crate::protocol::grant::{
-    Effect, Grant as _, GrantRecord, Issuance, Refusal, TokenRequest, api_key, authorization_code, refresh_token,
+    Commit, Effect, Grant as _, GrantRecord, Issuance, Refusal, TokenRequest, api_key, authorization_code,
+    refresh_token,
 };
 use crate::protocol::ids::GrantId;
 use crate::protocol::params::Params;
@@ -78,12 +80,35 @@ pub async fn tokens(
     address: ClientAddress,
     request: impl Fn() -> Result<TokenRequest, Error>,
 ) -> Result<Tokens, TokenError> {
+    if let Some(tokens) = rotate_from_memory(app, client, address, request()?).await? {
+        return Ok(*tokens);
+    }
     for _ in 0..TRIES {
         if let Some(tokens) = attempt(app, client, address, request()?).await? {
             return Ok(*tokens);
         }
     }
     Err(Fault::transient("a grant was overtaken again and again").into())
+}
+
+/// A refresh of a grant that was refreshed here before, by what is remembered of it. Whether that is still so is found by
+/// the rotation; whatever is no rotation, a refusal above all, is left to [`attempt`].
+async fn rotate_from_memory(
+    app: &App,
+    client: &Client,
+    address: ClientAddress,
+    request: TokenRequest,
+) -> Result<Option<Box<Tokens>>, TokenError> {
+    let TokenRequest::RefreshToken(request) = request else { return Ok(None) };
+    let Some(found) = live::remembered_refresh_token(app, &request.unverified_token) else { return Ok(None) };
+    let now = app.now();
+    let (decided, seed) = decide_refresh(app, client, request, Some(found), now).await?;
+    match decided {
+        Ok(issuance) if matches!(issuance.commit, Commit::Rotate { .. }) => {
+            mint(app, client, address, issuance, &seed, now).await
+        }
+        _ => Ok(None),
+    }
 }
 
 /// One round of load, decide, mint; `None` where another request on the same grant was faster.
@@ -100,20 +125,34 @@ async fn attempt(
         Ok(issuance) => issuance,
         Err(refusal) => return Err(refuse(app, client, address, refusal).await),
     };
-    match issue::mint(app, client, issuance, &seed, address.0, now).await? {
+    mint(app, client, address, issuance, &seed, now).await
+}
+
+async fn mint(
+    app: &App,
+    client: &Client,
+    address: ClientAddress,
+    issuance: Issuance,
+    seed: &[u8],
+    now: Timestamp,
+) -> Result<Option<Box<Tokens>>, TokenError> {
+    match issue::mint(app, client, issuance, seed, address.0, now).await? {
         Minted::Tokens(tokens) => Ok(Some(tokens)),
         Minted::Overtaken => Ok(None),
     }
 }
 
-/// Loads the facts of the grant and asks its rules; also returns the seed of the grant's refresh tokens.
+/// What the rules say, and the seed of the grant's refresh tokens.
+type Decided = (Result<Issuance, Refusal>, Vec<u8>);
+
+/// Loads the facts of the grant and asks its rules.
 async fn decide(
     app: &App,
     client: &Client,
     address: ClientAddress,
     request: TokenRequest,
     now: Timestamp,
-) -> Result<(Result<Issuance, Refusal>, Vec<u8>), TokenError> {
+) -> Result<Decided, TokenError> {
     let metadata = &app.metadata;
     Ok(match request {
         TokenRequest::AuthorizationCode(request) => {
@@ -128,10 +167,12 @@ async fn decide(
             (request.decide(client, metadata, authorization_code::Facts { grant, user, key }, now), seed)
         }
         TokenRequest::RefreshToken(request) => {
-            let found = live::refresh_token(app, &request.unverified_token).await?;
-            let generation = found.as_ref().map_or(0, |(_, generation)| *generation);
-            let Parts { grant, user, key, seed } = parts(app, found.map(|(stored, _)| stored)).await?;
-            (request.decide(client, metadata, refresh_token::Facts { grant, generation, user, key }, now), seed)
+            let found = if client.rotates_refresh_tokens(metadata.tokens.refresh_token_rotation) {
+                live::rotating_refresh_token(app, &request.unverified_token).await?
+            } else {
+                live::refresh_token(app, &request.unverified_token).await?
+            };
+            decide_refresh(app, client, request, found, now).await?
         }
         TokenRequest::ApiKey(request) => {
             let opens = |_: &ApiKeyRecord, user: &User| may_present(client, user);
@@ -150,6 +191,18 @@ async fn decide(
         }
         TokenRequest::ClientCredentials(request) => (request.decide(client, metadata, (), now), Vec::new()),
     })
+}
+
+async fn decide_refresh(
+    app: &App,
+    client: &Client,
+    request: RefreshToken,
+    found: Option<(StoredGrant, u32)>,
+    now: Timestamp,
+) -> StoreResult<Decided> {
+    let generation = found.as_ref().map_or(0, |(_, generation)| *generation);
+    let Parts { grant, user, key, seed } = parts(app, found.map(|(stored, _)| stored)).await?;
+    Ok((request.decide(client, &app.metadata, refresh_token::Facts { grant, generation, user, key }, now), seed))
 }
 
 /// A grant with all that it leans on.

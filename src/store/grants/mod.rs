@@ -1,8 +1,10 @@
 //! Authorizations: one row each, from the code to the last refresh. Every change is one conditional statement, so
 //! that of two requests that race exactly one finds the condition true. What every sign-in and every refresh asks for is
-//! asked for together with others in `together.rs`; how grants are made is `creation.rs`.
+//! asked for together with others in `together.rs`; how grants are made is `creation.rs`, and what is remembered of those
+//! that are refreshed again and again `rotating.rs`.
 
 mod creation;
+mod rotating;
 mod together;
 
 use sqlx::any::AnyRow;
@@ -65,6 +67,7 @@ use free_of_v;
 pub(super) use creation::{Creation, insert};
 pub use creation::{GrantCreation, NewGrant};
 pub(super) use grant_columns;
+pub(super) use rotating::RotatingGrant;
 pub(super) use together::{Redemption, Rotation};
 
 pub(super) fn read(row: &AnyRow) -> Result<StoredGrant> {

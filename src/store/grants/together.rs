@@ -114,8 +114,13 @@ impl Store {
 
     /// Moves the refresh token from one generation to the next. `false` where somebody else was first.
     pub async fn rotate_refresh(&self, id: GrantId, from: u32, now: Timestamp) -> Result<bool> {
-        let one = Rotation { id, from, at: now };
-        self.change_grant(&self.gathers.rotations, one, |db, many, who| Box::pin(rotate(db, many, who))).await
+        let one = Rotation { id: id.clone(), from, at: now };
+        let rotations = &self.gathers.rotations;
+        let rotated = self.change_grant(rotations, one, |db, many, who| Box::pin(rotate(db, many, who))).await?;
+        if rotated {
+            self.note_rotation(&id, from, now);
+        }
+        Ok(rotated)
     }
 
     /// Whether a change that is asked for together with others is the one that was made.

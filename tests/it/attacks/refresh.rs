@@ -1,7 +1,9 @@
 //! Refresh tokens: reused, stolen, mistaken for something else, outliving their cause. Many at once stand in
 //! `races.rs`.
 
+use keyward::crypto::refresh::RefreshToken;
 use keyward::crypto::secret::Secret;
+use keyward::protocol::ids::GrantId;
 use keyward::protocol::time::Span;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -9,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use crate::authorize::{add_client, rows_of};
 use crate::on_both_databases;
 use crate::support::audit::told;
-use crate::support::{Backend, Provider};
+use crate::support::{Backend, Doors, Provider, spa_fields, spa_url};
 
 /// From here on the database refuses to change a grant, or does so no longer.
 async fn let_writes_fail(provider: &Provider, fail: bool) {
@@ -69,6 +71,69 @@ on_both_databases! {
         assert_eq!(provider.refresh("spa", &bystander.text("refresh_token")).await.status, 200);
     }
 
+    /// A process remembers a grant from one refresh to the next, and goes by it only as far as the grant itself agrees.
+    async fn what_another_process_did_to_a_grant_counts_at_the_next_refresh(provider: Provider) {
+        let scope = "openid offline_access teach";
+        provider.change_client("spa", |record| record.client.metadata.scope = scope.parse().expect("scopes")).await;
+        let (elsewhere, router) = provider.second().await;
+        let doors = Doors::new(vec![provider.router.clone(), router], &provider.issuer);
+        let refresh = async |door: usize, token: &str| {
+            // As the jobs do all the time; without it nothing is remembered for long.
+            provider.app.store.poll_changes().await.expect("polled");
+            elsewhere.store.poll_changes().await.expect("polled");
+            doors.call(door, "spa", "/token", &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+        };
+        let remembered = |token: &str| {
+            let id = GrantId::new(RefreshToken::parse(token).expect("one of ours").grant_id);
+            provider.app.store.remembered_grant(&id).is_some()
+        };
+        let chain = async |begin: String, doors: &[usize]| {
+            let mut tokens = vec![begin];
+            for door in doors {
+                let answer = refresh(*door, tokens.last().expect("one")).await;
+                assert_eq!(answer.status, 200, "{}", answer.body);
+                tokens.push(answer.text("refresh_token"));
+            }
+            assert!(remembered(&tokens[0]));
+            tokens
+        };
+        let begin = async || provider.spa_tokens().await.text("refresh_token");
+
+        // By turns, and a retry at the other door.
+        let tokens = chain(begin().await, &[0, 0, 1, 1, 0, 1, 0, 1]).await;
+        let [.., parent, newest] = &tokens[..] else { panic!("a chain") };
+        assert_eq!(refresh(0, parent).await.text("refresh_token"), *newest);
+        assert_eq!(refresh(1, parent).await.text("refresh_token"), *newest);
+        // What was used elsewhere is used, although it is the newest that is remembered here.
+        let tokens = chain(begin().await, &[0, 0, 1, 1]).await;
+        assert_eq!(refresh(0, &tokens[2]).await.error(), "invalid_grant");
+        for door in [0, 1] {
+            assert_eq!(refresh(door, &tokens[4]).await.error(), "invalid_grant", "reuse ends the grant");
+        }
+        // Revoked elsewhere.
+        let tokens = chain(begin().await, &[0, 0]).await;
+        assert_eq!(doors.call(1, "spa", "/revoke", &[("token", &tokens[2])]).await.status, 200);
+        assert_eq!(refresh(0, &tokens[2]).await.error(), "invalid_grant");
+        // What the person may do.
+        let alice = provider.user_id("alice").await;
+        let set = async |role: &str| {
+            let roles = Some(vec![role.to_owned()]);
+            assert!(elsewhere.store.set_roles(alice.clone(), roles, None, told(), provider.app.now()).await.expect("set"));
+        };
+        set("teacher").await;
+        let url = spa_url(&provider.issuer, "openid+offline_access+teach");
+        let code = provider.code(&mut provider.browser(), &url).await;
+        let tokens = chain(provider.token("spa", &spa_fields(&code)).await.text("refresh_token"), &[0, 0]).await;
+        let before = refresh(0, &tokens[2]).await;
+        assert_eq!(before.text("scope"), scope);
+        set("student").await;
+        let after = refresh(0, &before.text("refresh_token")).await;
+        assert_eq!(after.text("scope"), "openid offline_access");
+        assert!(elsewhere.store.delete_user(alice.clone(), told()).await.expect("deleted"));
+        assert_eq!(refresh(0, &after.text("refresh_token")).await.error(), "invalid_grant");
+        assert!(!remembered(&after.text("refresh_token")));
+    }
+
     async fn attack_76_a_refresh_token_is_worth_nothing_to_another_client(provider: Provider) {
         let confidential = provider.tokens("openid offline_access").await;
         let public = provider.spa_tokens().await;
@@ -116,7 +181,8 @@ on_both_databases! {
             let mut browser = provider.browser();
             let url = provider.authorize_url("scope=openid+offline_access");
             let tokens = provider.redeem(&provider.code(&mut browser, &url).await).await;
-            let rotating = provider.spa_tokens().await;
+            let begun = provider.spa_tokens().await;
+            let rotating = provider.refresh("spa", &begun.text("refresh_token")).await;
             let mut bob = provider.browser();
             provider.sign_in_as(&mut bob, "bob", "battery staple").await;
             let of_bob = provider.redeem(&provider.code(&mut bob, &url).await).await;
