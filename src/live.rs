@@ -208,30 +208,27 @@ fn grant_stands(named: Option<&GrantId>, standing: &Standing) -> bool {
     }
 }
 
+/// Where to look for the grant of a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    Database,
+    /// The same, and it is remembered: the token is about to rotate.
+    DatabaseToRotate,
+    /// Only where it was remembered. Nothing but a rotation may follow from it.
+    Memory,
+}
+
 /// The grant that an authentic refresh token of any generation belongs to, with the generation.
-pub async fn refresh_token(app: &App, token: &str) -> Result<Option<(StoredGrant, u32)>> {
+pub async fn refresh_token(app: &App, token: &str, look: Look) -> Result<Option<(StoredGrant, u32)>> {
     let Some(token) = RefreshToken::parse(token) else { return Ok(None) };
-    let stored = app.store.grant(&GrantId::new(token.grant_id.clone())).await?;
-    Ok(authentic(app, &token, stored))
-}
-
-/// The same for one that is about to rotate: its grant is remembered for the next time.
-pub async fn rotating_refresh_token(app: &App, token: &str) -> Result<Option<(StoredGrant, u32)>> {
-    let Some(token) = RefreshToken::parse(token) else { return Ok(None) };
-    let stored = app.store.grant_to_rotate(&GrantId::new(token.grant_id.clone())).await?;
-    Ok(authentic(app, &token, stored))
-}
-
-/// The same from memory, where there is anything; only a rotation may follow from it.
-pub fn remembered_refresh_token(app: &App, token: &str) -> Option<(StoredGrant, u32)> {
-    let token = RefreshToken::parse(token)?;
-    let stored = app.store.remembered_grant(&GrantId::new(token.grant_id.clone()));
-    authentic(app, &token, stored)
-}
-
-fn authentic(app: &App, token: &RefreshToken, stored: Option<StoredGrant>) -> Option<(StoredGrant, u32)> {
+    let id = GrantId::new(token.grant_id.clone());
+    let stored = match look {
+        Look::Database => app.store.grant(&id).await?,
+        Look::DatabaseToRotate => app.store.grant_to_rotate(&id).await?,
+        Look::Memory => app.store.remembered_grant(&id),
+    };
     let authentic = stored.filter(|stored| token.is_authentic(&app.keys.server.refresh, &stored.refresh_seed));
-    authentic.map(|stored| (stored, token.generation))
+    Ok(authentic.map(|stored| (stored, token.generation)))
 }
 
 /// The key that a grant came from, as far as it and its partner stand.

@@ -12,7 +12,7 @@ use crate::http::error::TokenError;
 use crate::http::extract::client::Caller;
 use crate::http::extract::peer::ClientAddress;
 use crate::http::{Shared, respond};
-use crate::live;
+use crate::live::{self, Look};
 use crate::protocol::client::{Client, IntrospectionRight};
 use crate::protocol::error::Error;
 use crate::protocol::grant::refresh_token::live_state;
@@ -74,7 +74,7 @@ async fn describe_api_key(
 /// The same about the newest refresh token of a grant.
 async fn describe_refresh_token(app: &App, client: &Client, token: &str) -> StoreResult<Option<Map<String, Value>>> {
     let now = app.now();
-    let Some((stored, generation)) = live::refresh_token(app, token).await? else { return Ok(None) };
+    let Some((stored, generation)) = live::refresh_token(app, token, Look::Database).await? else { return Ok(None) };
     let (grant, user) = (stored.grant, stored.user);
     let mine = grant.client_id == client.id || client.metadata.introspection == IntrospectionRight::Any;
     let record = app.store.client(&grant.client_id).await?;

@@ -12,7 +12,7 @@ use crate::http::extract::client::Caller;
 use crate::http::extract::peer::ClientAddress;
 use crate::http::{Shared, respond};
 use crate::issue::ROW_MARGIN;
-use crate::live;
+use crate::live::{self, Look};
 use crate::protocol::error::Error;
 use crate::protocol::ids::UserId;
 use crate::protocol::revocation::check_owner;
@@ -28,7 +28,7 @@ pub async fn revoke(State(web): State<Shared>, address: ClientAddress, caller: C
         if let Some(key) = live::known_api_key(app, token).await? {
             api_keys::revoke(app, &key.record, &author).await?;
         }
-    } else if let Some((stored, _)) = live::refresh_token(app, token).await? {
+    } else if let Some((stored, _)) = live::refresh_token(app, token, Look::Database).await? {
         check_owner(client, stored.grant.client_id.as_str())?;
         let now = app.now();
         let event = author.event(EventKind::GrantRevoked, now);

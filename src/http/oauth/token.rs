@@ -15,12 +15,11 @@ use crate::http::extract::client::Unproven;
 use crate::http::extract::peer::ClientAddress;
 use crate::http::{Shared, Web, respond};
 use crate::issue::{self, Minted, Tokens};
-use crate::live;
+use crate::live::{self, Look};
 use crate::protocol::api_key::{ApiKeyRecord, may_present};
 use crate::protocol::client::{Client, GrantType};
 use crate::protocol::error::Error;
 use crate::protocol::grant::api_key::TOKEN_TYPE_ACCESS_TOKEN;
-use crate::protocol::grant::refresh_token::RefreshToken;
 use crate::protocol::grant::{
     Commit, Effect, Grant as _, GrantRecord, Issuance, Refusal, TokenRequest, api_key, authorization_code,
     refresh_token,
@@ -35,7 +34,7 @@ use crate::store::grants::StoredGrant;
 use crate::telemetry::metrics;
 
 /// How often a request that was overtaken by another on the same grant is decided again. Each time the grant has
-/// moved on, so the second decision is final but for a third request in between.
+/// moved on, so the second decision by the database is final but for a third request in between.
 const TRIES: usize = 8;
 
 pub async fn token(
@@ -80,70 +79,55 @@ pub async fn tokens(
     address: ClientAddress,
     request: impl Fn() -> Result<TokenRequest, Error>,
 ) -> Result<Tokens, TokenError> {
-    if let Some(tokens) = rotate_from_memory(app, client, address, request()?).await? {
-        return Ok(*tokens);
-    }
+    let mut memory = Memory::Trusted;
     for _ in 0..TRIES {
-        if let Some(tokens) = attempt(app, client, address, request()?).await? {
+        if let Some(tokens) = attempt(app, client, address, request()?, memory).await? {
             return Ok(*tokens);
         }
+        memory = Memory::Doubted;
     }
     Err(Fault::transient("a grant was overtaken again and again").into())
 }
 
-/// A refresh of a grant that was refreshed here before, by what is remembered of it. Whether that is still so is found by
-/// the rotation; whatever is no rotation, a refusal above all, is left to [`attempt`].
-async fn rotate_from_memory(
-    app: &App,
-    client: &Client,
-    address: ClientAddress,
-    request: TokenRequest,
-) -> Result<Option<Box<Tokens>>, TokenError> {
-    let TokenRequest::RefreshToken(request) = request else { return Ok(None) };
-    let Some(found) = live::remembered_refresh_token(app, &request.unverified_token) else { return Ok(None) };
-    let now = app.now();
-    let (decided, seed) = decide_refresh(app, client, request, Some(found), now).await?;
-    match decided {
-        Ok(issuance) if matches!(issuance.commit, Commit::Rotate { .. }) => {
-            mint(app, client, address, issuance, &seed, now).await
-        }
-        _ => Ok(None),
-    }
+/// Whether a round may go by what is remembered of a grant: the first one, since it is nearly always so still.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Trusted,
+    Doubted,
 }
 
-/// One round of load, decide, mint; `None` where another request on the same grant was faster.
+/// One round of load, decide, mint; `None` where the grant is not as it was taken to be, and another round must tell.
 async fn attempt(
     app: &App,
     client: &Client,
     address: ClientAddress,
     request: TokenRequest,
+    memory: Memory,
 ) -> Result<Option<Box<Tokens>>, TokenError> {
     // One time for the whole, so that what was decided to last so long does.
     let now = app.now();
-    let (decided, seed) = decide(app, client, address, request, now).await?;
-    let issuance = match decided {
+    let Decided { outcome, seed, from_memory } = decide(app, client, address, request, memory, now).await?;
+    if from_memory && !outcome.as_ref().is_ok_and(|issuance| matches!(issuance.commit, Commit::Rotate { .. })) {
+        return Ok(None);
+    }
+    let issuance = match outcome {
         Ok(issuance) => issuance,
         Err(refusal) => return Err(refuse(app, client, address, refusal).await),
     };
-    mint(app, client, address, issuance, &seed, now).await
-}
-
-async fn mint(
-    app: &App,
-    client: &Client,
-    address: ClientAddress,
-    issuance: Issuance,
-    seed: &[u8],
-    now: Timestamp,
-) -> Result<Option<Box<Tokens>>, TokenError> {
-    match issue::mint(app, client, issuance, seed, address.0, now).await? {
+    match issue::mint(app, client, issuance, &seed, address.0, now).await? {
         Minted::Tokens(tokens) => Ok(Some(tokens)),
         Minted::Overtaken => Ok(None),
     }
 }
 
-/// What the rules say, and the seed of the grant's refresh tokens.
-type Decided = (Result<Issuance, Refusal>, Vec<u8>);
+struct Decided {
+    outcome: Result<Issuance, Refusal>,
+    /// That of the grant's refresh tokens.
+    seed: Vec<u8>,
+    /// By what is remembered of the grant. Whether that is still so is found by a rotation, which is conditional, and by
+    /// nothing else.
+    from_memory: bool,
+}
 
 /// Loads the facts of the grant and asks its rules.
 async fn decide(
@@ -151,10 +135,12 @@ async fn decide(
     client: &Client,
     address: ClientAddress,
     request: TokenRequest,
+    memory: Memory,
     now: Timestamp,
 ) -> Result<Decided, TokenError> {
     let metadata = &app.metadata;
-    Ok(match request {
+    let mut from_memory = false;
+    let (outcome, seed) = match request {
         TokenRequest::AuthorizationCode(request) => {
             let stored = match &request.code {
                 None => None,
@@ -167,12 +153,22 @@ async fn decide(
             (request.decide(client, metadata, authorization_code::Facts { grant, user, key }, now), seed)
         }
         TokenRequest::RefreshToken(request) => {
-            let found = if client.rotates_refresh_tokens(metadata.tokens.refresh_token_rotation) {
-                live::rotating_refresh_token(app, &request.unverified_token).await?
-            } else {
-                live::refresh_token(app, &request.unverified_token).await?
+            let token = &request.unverified_token;
+            let remembered = match memory {
+                Memory::Trusted => live::refresh_token(app, token, Look::Memory).await?,
+                Memory::Doubted => None,
             };
-            decide_refresh(app, client, request, found, now).await?
+            from_memory = remembered.is_some();
+            let rotates = client.rotates_refresh_tokens(metadata.tokens.refresh_token_rotation);
+            let look = if rotates { Look::DatabaseToRotate } else { Look::Database };
+            let (stored, generation) = match remembered {
+                None => live::refresh_token(app, token, look).await?,
+                remembered => remembered,
+            }
+            .unzip();
+            let Parts { grant, user, key, seed } = parts(app, stored).await?;
+            let facts = refresh_token::Facts { grant, generation: generation.unwrap_or(0), user, key };
+            (request.decide(client, metadata, facts, now), seed)
         }
         TokenRequest::ApiKey(request) => {
             let opens = |_: &ApiKeyRecord, user: &User| may_present(client, user);
@@ -190,19 +186,8 @@ async fn decide(
             (request.decide(client, metadata, facts, now), seed.to_vec())
         }
         TokenRequest::ClientCredentials(request) => (request.decide(client, metadata, (), now), Vec::new()),
-    })
-}
-
-async fn decide_refresh(
-    app: &App,
-    client: &Client,
-    request: RefreshToken,
-    found: Option<(StoredGrant, u32)>,
-    now: Timestamp,
-) -> StoreResult<Decided> {
-    let generation = found.as_ref().map_or(0, |(_, generation)| *generation);
-    let Parts { grant, user, key, seed } = parts(app, found.map(|(stored, _)| stored)).await?;
-    Ok((request.decide(client, &app.metadata, refresh_token::Facts { grant, generation, user, key }, now), seed))
+    };
+    Ok(Decided { outcome, seed, from_memory })
 }
 
 /// A grant with all that it leans on.
