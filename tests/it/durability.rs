@@ -37,7 +37,8 @@ fn sqlite_site() -> Site {
 
 /// The disk that holds the data of a site, apart from all others.
 fn disk_of(site: &Site) -> SmallDisk {
-    SmallDisk::mount(&site.path("data"), "16m")
+    // Room for the log at its full length, twice.
+    SmallDisk::mount(&site.path("data"), "40m")
 }
 
 async fn serve_on(disk: &SmallDisk, site: &Site) -> Running {

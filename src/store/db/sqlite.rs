@@ -21,7 +21,7 @@ pub(super) const IOERR: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The file of an SQLite database; `None` for PostgreSQL.
-pub(in crate::store) fn file(url: &str) -> Result<Option<PathBuf>> {
+pub fn file(url: &str) -> Result<Option<PathBuf>> {
     url.strip_prefix("sqlite://").map(path).transpose()
 }
 
@@ -93,6 +93,9 @@ pub(super) async fn configure(conn: &mut Conn, read_only: bool) -> std::result::
         "PRAGMA synchronous = FULL",
         "PRAGMA foreign_keys = ON",
         "PRAGMA cache_size = -8000",
+        // Pages that the log grows to before they are written back to the database: most of a busy page's changes are
+        // then written back once. What is in it can be found by its first hash table, which has room for 4 062.
+        "PRAGMA wal_autocheckpoint = 4000",
     ] {
         sqlx::query(pragma).execute(&mut *conn).await?;
     }
