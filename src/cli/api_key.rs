@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::Sure;
 use super::output::{self, Format};
 use super::progress::during;
 use super::user;
@@ -47,13 +48,14 @@ pub enum ApiKeyCommand {
         /// How long the old key goes on, up to 7d; 0s ends it at once.
         #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_OVERLAP)]
         overlap: Span,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// End a key with all tokens and sessions that were made from it; running providers follow within a second.
     Revoke {
         kid: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
@@ -106,17 +108,20 @@ pub async fn run(command: ApiKeyCommand, app: &App, format: Format) -> anyhow::R
             output::more(&items, limit, "id");
             Ok(())
         }
-        ApiKeyCommand::Rotate { kid, overlap } => {
+        ApiKeyCommand::Rotate { kid, overlap, sure } => {
             ensure!(overlap <= MAX_OVERLAP && overlap >= Span::ZERO, "the overlap is at most {MAX_OVERLAP}");
             let old = find(app, &kid).await?;
+            if overlap == Span::ZERO {
+                sure.ask(&format!("End key {kid} (`{}`) at once?", old.record.name))?;
+            }
             let rotated = api_keys::rotate(app, &old.record, overlap, &audit::operator(app)).await;
             let minted = rotated.with_context(|| format!("`{kid}` was not rotated"))?;
             print(format, &minted);
             Ok(())
         }
-        ApiKeyCommand::Revoke { kid, yes } => {
+        ApiKeyCommand::Revoke { kid, sure } => {
             let key = find(app, &kid).await?;
-            super::confirm(&format!("End key {kid} (`{}`) with all that was made from it?", key.record.name), yes)?;
+            sure.ask(&format!("End key {kid} (`{}`) with all that was made from it?", key.record.name))?;
             let author = audit::operator(app);
             let revoked = during("revoking", api_keys::revoke(app, &key.record, &author)).await?;
             ensure!(revoked, "`{kid}` was revoked before");

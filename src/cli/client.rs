@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::Sure;
 use super::output::{self, Format};
 use super::progress::during;
 use crate::account::declared::{check_client, new_client_secret};
@@ -49,13 +50,14 @@ pub enum ClientCommand {
         /// How long the old secrets stay valid.
         #[arg(long, default_value = "1d")]
         overlap: Span,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Forget an app with all its grants and consents.
     Delete {
         client_id: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
@@ -234,8 +236,14 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
         ClientCommand::Update { client_id, metadata, disabled } => {
             update(app, format, &client_id, metadata, disabled).await
         }
-        ClientCommand::RotateSecret { client_id, overlap } => rotate_secret(app, format, &client_id, overlap).await,
-        ClientCommand::Delete { client_id, yes } => {
+        ClientCommand::RotateSecret { client_id, overlap, sure } => {
+            refuse_declared(app, &client_id)?;
+            if overlap <= Span::ZERO {
+                sure.ask(&format!("End the secrets that {client_id} has now?"))?;
+            }
+            rotate_secret(app, format, &client_id, overlap).await
+        }
+        ClientCommand::Delete { client_id, sure } => {
             refuse_declared(app, &client_id)?;
             let record = find(app, &client_id).await?;
             let people = app.store.partner_users(&record.client.id, Filter::default(), None, 1).await?;
@@ -244,7 +252,7 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
                 "`{client_id}` has people of its own, who would be nobody's: `keyward client update {client_id} --disabled` \
                  switches all of them off; to forget them, delete them first (`keyward user delete`)"
             );
-            super::confirm(&format!("Delete client {client_id} with all its grants and consents?"), yes)?;
+            sure.ask(&format!("Delete client {client_id} with all its grants and consents?"))?;
             during("deleting", clients::delete(app, &record.client.id)).await?;
             output::object(format, &json!({ "deleted": client_id, "note": "the id stays taken" }));
             Ok(())
@@ -323,7 +331,6 @@ async fn make_wanted_keys(app: &App) -> anyhow::Result<()> {
 }
 
 async fn rotate_secret(app: &App, format: Format, client_id: &str, overlap: Span) -> anyhow::Result<()> {
-    refuse_declared(app, client_id)?;
     let secret = new_client_secret(app);
     let now = app.now();
     let (end, new) = (now + overlap, StoredSecret::of(secret.expose(), now));

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::Sure;
 use super::output::{self, Format};
 use crate::account::signing_keys;
 use crate::app::App;
@@ -36,15 +37,16 @@ pub enum KeyCommand {
         /// Sign with it at once. Relying parties with an older copy of /jwks refuse its tokens until they fetch it again.
         #[arg(long)]
         at_once: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// End a key at once, as after a theft: its tokens are refused from now on. Another one signs in its place.
     Retire {
         // A thumbprint may begin with a hyphen.
         #[arg(allow_hyphen_values = true)]
         kid: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Take a private key from elsewhere into use: RSA (PKCS#1, PKCS#8), P-256 or Ed25519, in PEM.
     Import {
@@ -60,15 +62,16 @@ pub enum KeyCommand {
         /// Sign with it at once: relying parties have it already.
         #[arg(long)]
         at_once: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Seal everything under a new master key. Tokens, sessions and signing keys stay what they are.
     Rekey {
         /// The new key: 32 random bytes in base64url. Default: a fresh one, where `key_dir` is ours.
         #[arg(long, value_name = "FILE")]
         new_key_file: Option<PathBuf>,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
@@ -80,9 +83,13 @@ fn algorithm(text: &str) -> Result<SigningAlg, String> {
 pub async fn run(command: KeyCommand, app: &App, format: Format) -> anyhow::Result<()> {
     match command {
         KeyCommand::List { all } => list(app, format, all).await,
-        KeyCommand::Rotate { algs, at_once } => rotate(app, format, algs, at_once).await,
-        KeyCommand::Retire { kid, yes } => retire(app, format, &kid, yes).await,
-        KeyCommand::Import { file, alg, kid, at_once } => {
+        KeyCommand::Rotate { algs, at_once, sure } => {
+            ask_at_once(at_once, &sure)?;
+            rotate(app, format, algs, at_once).await
+        }
+        KeyCommand::Retire { kid, sure } => retire(app, format, &kid, &sure).await,
+        KeyCommand::Import { file, alg, kid, at_once, sure } => {
+            ask_at_once(at_once, &sure)?;
             let mut pair = pem::key_pair(&read(&file)?, alg).with_context(|| file.display().to_string())?;
             if let Some(kid) = kid {
                 let sound = (1..=255).contains(&kid.len()) && kid.bytes().all(|byte| byte.is_ascii_graphic());
@@ -95,11 +102,21 @@ pub async fn run(command: KeyCommand, app: &App, format: Format) -> anyhow::Resu
             output::object(format, &shown);
             Ok(())
         }
-        KeyCommand::Rekey { new_key_file, yes } => rekey(app, format, new_key_file, yes).await,
+        KeyCommand::Rekey { new_key_file, sure } => rekey(app, format, new_key_file, &sure).await,
     }
 }
 
 const NOTE_AT_ONCE: &str = "signs from now on; relying parties with an older copy of /jwks must fetch it again";
+
+/// An app that checks signatures itself refuses what a key signs that it has not fetched yet.
+fn ask_at_once(at_once: bool, sure: &Sure) -> anyhow::Result<()> {
+    if !at_once {
+        return Ok(());
+    }
+    sure.ask(&format!(
+        "Sign with it at once? Apps with an older copy of /jwks refuse its tokens, up to {JWKS_LIFETIME}."
+    ))
+}
 
 fn note_published() -> String {
     format!("published now; signs in {PUBLISHED_AHEAD}, when every copy of /jwks has it")
@@ -141,14 +158,14 @@ async fn rotate(app: &App, format: Format, algs: Vec<SigningAlg>, at_once: bool)
     Ok(())
 }
 
-async fn retire(app: &App, format: Format, kid: &str, yes: bool) -> anyhow::Result<()> {
+async fn retire(app: &App, format: Format, kid: &str, sure: &Sure) -> anyhow::Result<()> {
     let keys = app.store.signing_keys().await?;
     let now = app.now();
     let key = keys.iter().find(|key| key.kid == kid);
     let key = key.with_context(|| format!("there is no signing key `{kid}`; `keyward key list` shows all"))?;
     let breaks = consequences(life::state(key, &keys, now));
     eprintln!("{}", breaks.join("\n"));
-    super::confirm(&format!("Retire {kid} now?"), yes)?;
+    sure.ask(&format!("Retire {kid} now?"))?;
     let Retirement { retired, was_active, successor } = signing_keys::retire(app, kid).await?;
     output::object(
         format,
@@ -183,8 +200,8 @@ fn consequences(state: State) -> Vec<String> {
     }
 }
 
-async fn rekey(app: &App, format: Format, new: Option<PathBuf>, yes: bool) -> anyhow::Result<()> {
-    super::confirm("Seal the database under a new master key? Older backups keep needing the old one.", yes)?;
+async fn rekey(app: &App, format: Format, new: Option<PathBuf>, sure: &Sure) -> anyhow::Result<()> {
+    sure.ask("Seal the database under a new master key? Older backups keep needing the old one.")?;
     let done = signing_keys::rekey(app, new).await?;
     let (path, old) = (done.path.display().to_string(), done.old.map(|old| old.display().to_string()));
     let next = match &old {

@@ -31,6 +31,7 @@ use crate::ambient::{SystemClock, SystemRng};
 use crate::app::App;
 use crate::config::{Config, Sources};
 use crate::crypto::secret::Secret;
+use crate::store::sqlite_file;
 use output::Format;
 
 const LONG: &str = "\
@@ -201,7 +202,12 @@ fn load_from(sources: &Sources) -> anyhow::Result<Config> {
 
 /// Runs a command that works on the database and ends.
 async fn on_app(global: Global, command: impl AsyncFnOnce(&App, Format) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let app = progress::during("opening the database", open_config(load(&global)?)).await?;
+    let config = load(&global)?;
+    if let Some(missing) = sqlite_file(&config.database.url)?.filter(|file| !file.exists()) {
+        // Somebody who asks about a provider that runs has most likely named another directory.
+        eprintln!("keyward: there is no database at {}; making one", missing.display());
+    }
+    let app = progress::during("opening the database", open_config(config)).await?;
     let outcome = command(&app, global.output).await;
     app.store.close().await;
     outcome
@@ -237,16 +243,26 @@ fn secret_in(text: &str, what: &str, place: &str) -> anyhow::Result<Secret<Strin
     Ok(Secret::new(secret.to_owned()))
 }
 
-/// Asks before something cannot be undone; without a terminal, or with `--yes`, it goes on.
-fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
-    use std::io::{IsTerminal as _, Write as _};
-    if yes || !std::io::stdin().is_terminal() {
-        return Ok(());
+/// What every command takes that destroys something.
+#[derive(Debug, Args)]
+pub struct Sure {
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Sure {
+    /// Asks before something cannot be undone; without a terminal, or with `--yes`, it goes on.
+    fn ask(&self, question: &str) -> anyhow::Result<()> {
+        use std::io::{IsTerminal as _, Write as _};
+        if self.yes || !std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        eprint!("{question} [y/N] ");
+        std::io::stderr().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "not done");
+        Ok(())
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "not done");
-    Ok(())
 }

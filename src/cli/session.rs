@@ -4,6 +4,7 @@ use anyhow::ensure;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::Sure;
 use super::output::{self, Format};
 use super::progress::during;
 use super::user;
@@ -37,25 +38,24 @@ pub enum SessionCommand {
         /// All sessions of this person.
         #[arg(long, value_name = "NAME-OR-ID")]
         user: Option<String>,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
 pub async fn run(command: SessionCommand, app: &App, format: Format) -> anyhow::Result<()> {
     match command {
         SessionCommand::List { user, limit, after } => list(app, format, user, limit, after).await,
-        SessionCommand::Revoke { user: Some(name), yes, .. } => {
+        SessionCommand::Revoke { user: Some(name), sure, .. } => {
             let user = user::find(app, &name).await?;
-            super::confirm(&format!("Sign {name} out of all browsers?"), yes)?;
+            sure.ask(&format!("Sign {name} out of all browsers?"))?;
             let ended = during("signing out", sessions::end_sessions_of(app, &user.id)).await?;
             output::object(format, &json!({ "user_id": user.id, "revoked": ended }));
             Ok(())
         }
-        SessionCommand::Revoke { sid, yes, .. } => {
+        SessionCommand::Revoke { sid, sure, .. } => {
             let sid = sid.unwrap_or_default();
-            super::confirm(&format!("End session {sid}?"), yes)?;
+            sure.ask(&format!("End session {sid}?"))?;
             let ended = during("signing out", sessions::end_session(app, SessionId::new(sid.as_str()))).await?;
             ensure!(ended, "there is no session `{sid}`; `keyward session list` shows all");
             output::object(format, &json!({ "sid": sid, "revoked": 1 }));

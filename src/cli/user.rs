@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use super::Sure;
 use super::import;
 use super::output::{self, Format};
 use super::progress::during;
@@ -82,15 +83,18 @@ pub enum UserCommand {
         password_stdin: bool,
     },
     /// Switch a person's account off; signs them out everywhere.
-    Disable { name_or_id: String },
+    Disable {
+        name_or_id: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
     /// Switch it on again.
     Enable { name_or_id: String },
     /// Forget a person with everything that is theirs.
     Delete {
         name_or_id: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
 }
 
@@ -157,8 +161,9 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             people::set_groups(app, &user.id, labels(groups)?).await?;
             show(app, format, &user.id).await
         }
-        UserCommand::Disable { name_or_id } => {
+        UserCommand::Disable { name_or_id, sure } => {
             let user = find(app, &name_or_id).await?;
+            sure.ask(&format!("Switch {name_or_id} off, and sign them out everywhere?"))?;
             during("signing out", people::set_enabled(app, &user.id, false)).await?;
             show(app, format, &user.id).await
         }
@@ -167,9 +172,9 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             people::set_enabled(app, &user.id, true).await?;
             show(app, format, &user.id).await
         }
-        UserCommand::Delete { name_or_id, yes } => {
+        UserCommand::Delete { name_or_id, sure } => {
             let user = find(app, &name_or_id).await?;
-            super::confirm(&format!("Delete {name_or_id} with everything that is theirs?"), yes)?;
+            sure.ask(&format!("Delete {name_or_id} with everything that is theirs?"))?;
             during("deleting", people::delete(app, &user.id)).await?;
             let mut shown = json!({ "deleted": name_or_id });
             if is_declared(app, &user) {

@@ -42,6 +42,7 @@ use api_keys::StoredApiKey;
 use changes::Freshness;
 use clients::ClientRecord;
 use db::Db;
+pub use db::sqlite_file;
 use gather::{Done, Gather};
 use grants::{Creation, Redemption, RotatingGrant, Rotation, StoredGrant};
 use key_uses::PendingUses;

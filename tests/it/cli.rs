@@ -48,6 +48,65 @@ async fn tokens(site: &Site, browser: &mut Browser, scope: &str) -> TokenAnswer 
     answer
 }
 
+mod asking {
+    use super::*;
+
+    const QUESTION: &str = "[y/N]";
+
+    #[tokio::test]
+    async fn whoever_sits_at_a_terminal_is_asked_before_something_ends_for_good() {
+        let site = Site::new("");
+        site.run_with(&["user", "create", "--username", "bob", "--password-stdin"], "bobs long horse\n").await.ok();
+        site.json(&["client", "create", "--client-id", "job", "--grant-type", "client_credentials"]).await;
+        let made = site.json(&["api-key", "create", "--user", "bob", "--name", "laptop", "--scope", "openid"]).await;
+        let of_bob = text(&made, "id").to_owned();
+        let signing = text(&site.json(&["key", "rotate"]).await[0], "kid").to_owned();
+        let before = everything(&site).await;
+
+        let destructive: [&[&str]; 11] = [
+            &["user", "disable", "bob"],
+            &["user", "delete", "bob"],
+            &["session", "revoke", "--user", "bob"],
+            &["session", "revoke", "a-session"],
+            &["client", "rotate-secret", "job", "--overlap", "0s"],
+            &["client", "delete", "job"],
+            &["api-key", "rotate", &of_bob, "--overlap", "0s"],
+            &["api-key", "revoke", &of_bob],
+            &["key", "rotate", "--at-once"],
+            &["key", "retire", &signing],
+            &["key", "rekey"],
+        ];
+        for (args, keys) in destructive.into_iter().zip(["n\n", "\n", "please\n"].into_iter().cycle()) {
+            let ran = site.run_on_a_terminal(args, keys).await;
+            assert!(ran.code == Some(1) && ran.stdout.contains(QUESTION), "{args:?}: {ran:?}");
+            assert!(ran.stdout.contains("not done"), "{args:?}: {ran:?}");
+        }
+        assert_eq!(everything(&site).await, before, "nothing but a yes changes anything");
+
+        let harmless: [&[&str]; 3] =
+            [&["user", "show", "bob"], &["client", "rotate-secret", "job"], &["key", "rotate"]];
+        for args in harmless {
+            let ran = site.run_on_a_terminal(args, "").await.ok();
+            assert!(!ran.stdout.contains(QUESTION), "{args:?}: {ran:?}");
+        }
+        let ran = site.run_on_a_terminal(&["user", "disable", "bob"], "y\n").await.ok();
+        assert!(ran.stdout.contains(QUESTION), "{ran:?}");
+        assert_eq!(site.json(&["user", "show", "bob"]).await["status"], "disabled");
+        let ran = site.run_on_a_terminal(&["user", "delete", "bob", "--yes"], "").await.ok();
+        assert!(!ran.stdout.contains(QUESTION), "{ran:?}");
+        site.run(&["user", "show", "bob"]).await.refused(&["`bob`"]);
+    }
+
+    /// What the commands above would change.
+    async fn everything(site: &Site) -> Vec<Value> {
+        let mut all = Vec::new();
+        for list in ["user", "client", "session", "api-key", "key"] {
+            all.push(site.json(&[list, "list"]).await);
+        }
+        all
+    }
+}
+
 mod sessions {
     use super::*;
 

@@ -290,6 +290,14 @@ name = "Alice Archer"
         Running::start(self.command(args), stdin).wait().await
     }
 
+    /// Runs a command on a terminal, whose keys are these; it shows both outputs as one, [`Ran::stdout`].
+    pub async fn run_on_a_terminal(&self, args: &[&str], keys: &str) -> Ran {
+        let words = [PROGRAM].iter().chain(args).map(|word| format!("'{word}'"));
+        let mut script = in_dir(self.dir.path(), "script");
+        script.args(["--quiet", "--return", "--command", &words.collect::<Vec<_>>().join(" "), "/dev/null"]);
+        Running::start(script, keys).wait().await
+    }
+
     /// Runs a command that has to go well, and reads its JSON.
     pub async fn json(&self, args: &[&str]) -> Value {
         let all: Vec<&str> = ["--output", "json"].iter().chain(args).copied().collect();
