@@ -2,6 +2,7 @@
 //! end. It ends as well when its peer takes too long, when its seat is needed, and when we stop.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -109,7 +110,7 @@ async fn converse(
         Some(Ok(())) if !held.activity.has_unread_body() => None,
         Some(ended) => {
             if let Err(error) = ended {
-                tracing::debug!(error, ?peer, "connection ended");
+                tell(error.as_ref(), peer);
             }
             returned.try_recv().ok()
         }
@@ -117,6 +118,16 @@ async fn converse(
             tracing::debug!(?peer, "connection cut");
             None
         }
+    }
+}
+
+/// What went wrong on a connection. Most of it is the network; but a head that is refused got an answer that no other
+/// line tells of.
+fn tell(error: &(dyn Error + 'static), peer: Option<SocketAddr>) {
+    let refused = error.downcast_ref::<hyper::Error>().filter(|error| error.is_parse());
+    match refused {
+        Some(error) => tracing::warn!(%error, ?peer, "request refused"),
+        None => tracing::debug!(error, ?peer, "connection ended"),
     }
 }
 
@@ -166,7 +177,8 @@ impl Guest {
     ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
         let turn = OurTurn::begin(&self.held, request.version() == Version::HTTP_2);
         let mut routes = self.routes.clone();
-        if let Some(peer) = self.peer {
+        let peer = self.peer;
+        if let Some(peer) = peer {
             request.extensions_mut().insert(ConnectInfo(peer));
         }
         let fate = (!request.body().is_end_stream()).then(|| BodyFate::of(&mut request));
@@ -179,7 +191,9 @@ impl Guest {
             let mut response = if names_one_host(&request) {
                 routes.call(request).await?
             } else {
-                (StatusCode::BAD_REQUEST, "A request needs exactly one Host header.\n").into_response()
+                let why = "a request needs exactly one Host header";
+                tracing::warn!(method = %request.method(), ?peer, detail = why, "request refused");
+                (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response()
             };
             if may_close && turn.0.activity.has_unread_body() {
                 // The rest of that body is no request.

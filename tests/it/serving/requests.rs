@@ -114,6 +114,11 @@ async fn whatever_is_sent_is_answered_clearly_and_harms_nobody() {
     assert_eq!(page.json()["issuer"], site.issuer.as_str());
     let ran = running.terminate().await.ok();
     assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains("ERROR"), "{}", ran.stderr);
+    // Whoever looks for what a client or a proxy was refused for finds it.
+    for (why, times) in [("exactly one Host", 2), ("head is too large", 2)] {
+        let told = ran.stderr.lines().filter(|line| line.contains("request refused") && line.contains(why)).count();
+        assert!(told >= times, "{why}: {}", ran.stderr);
+    }
 }
 
 /// Whatever a request calls us, our addresses are those of the configuration.
