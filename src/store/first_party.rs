@@ -35,14 +35,12 @@ impl Store {
     /// Writes the grant whose tokens are about to leave, with the account where it is new.
     pub async fn open_grant(&self, by: Opening, new: NewGrant, event: Event, now: Timestamp) -> Result<Opened> {
         let kind = self.db.kind();
-        let opened = self.db.write(move |conn| Box::pin(async move { open(conn, kind, by, new, &event, now).await }));
+        let opened = self.write_and_forget_if(
+            |ended| *ended > 0,
+            move |conn| Box::pin(async move { open(conn, kind, by, new, &event, now).await }),
+        );
         match opened.await {
-            Ok(ended) => {
-                if ended > 0 {
-                    self.standings.forget();
-                }
-                Ok(Opened::Yes)
-            }
+            Ok(_) => Ok(Opened::Yes),
             Err(StoreError::Refused(ENDED)) => Ok(Opened::Ended),
             Err(StoreError::Refused(why)) => users::refused(why).map(Opened::Taken),
             Err(error) => Err(error),

@@ -119,16 +119,28 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        let (write, kept) = keep(write, |_| ());
+        self.write_and_forget_if(|_| true, write).await
+    }
+
+    /// The same where the outcome says whether it ended any.
+    pub(super) async fn write_and_forget_if<T, F>(&self, ended: fn(&T) -> bool, write: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (write, kept) = keep(write, ended);
         self.run_and_forget(write).await?;
         kept.value()
     }
 
-    async fn run_and_forget(&self, write: Write<()>) -> Result<()> {
+    async fn run_and_forget(&self, write: Write<bool>) -> Result<bool> {
         let (db, standings) = (self.db.clone(), Arc::clone(&self.standings));
         let work = async move {
-            let outcome = db.run(write).await;
-            standings.forget();
+            let outcome = db.write(write).await;
+            // Also where it is not known what became of it.
+            if !matches!(outcome, Ok(false) | Err(StoreError::Refused(_))) {
+                standings.forget();
+            }
             outcome
         };
         let mut work = Box::pin(traces::of_this_request(work));

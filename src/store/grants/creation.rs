@@ -281,7 +281,8 @@ impl Store {
         kid: ApiKeyId,
         event: Option<Event>,
     ) -> Result<bool> {
-        let written = self.db.write(move |conn| {
+        let ended_one = |(_, ended): &(bool, u64)| *ended > 0;
+        let written = self.write_and_forget_if(ended_one, move |conn| {
             let insert = statement();
             Box::pin(async move {
                 if insert.execute(&mut *conn).await?.rows_affected() == 0 {
@@ -298,10 +299,7 @@ impl Store {
                 Ok((true, ended.rows_affected()))
             })
         });
-        let (created, ended) = written.await?;
-        if ended > 0 {
-            self.standings.forget();
-        }
+        let (created, _) = written.await?;
         Ok(created)
     }
 }
