@@ -128,6 +128,9 @@ pub struct Keyring {
     source: KeySource,
     sealing: RwLock<Arc<Sealing>>,
     set: RwLock<Arc<KeySet>>,
+    /// Held from the reading to the installing: what was read first must not be installed last, or a key would be back
+    /// that was retired in between.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 /// What seals the signing keys.
@@ -165,6 +168,7 @@ impl Keyring {
             source: source.clone(),
             sealing: RwLock::new(Arc::new(Sealing::of(&master))),
             set: RwLock::default(),
+            reloading: tokio::sync::Mutex::default(),
         };
         keyring.make_first_keys(store, &Author::new(Arc::clone(rng), By::Keyward), now).await?;
         keyring.reload(store).await?;
@@ -180,6 +184,7 @@ impl Keyring {
     /// them now is not here, what needs none holds all the same: keys that were retired are no more, and those that were
     /// added are published and recognised. Those that are known go on signing.
     pub async fn reload(&self, store: &Store) -> Result<(), KeyError> {
+        let _one_by_one = self.reloading.lock().await;
         let sealed_by = store.setting(MASTER_KEY).await?;
         let stored = store.signing_keys().await?;
         let master = match sealed_by.filter(|sealed_by| *sealed_by != self.sealing().fingerprint) {
