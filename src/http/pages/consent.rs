@@ -56,6 +56,9 @@ pub async fn submit(
     refuse_foreign(&web, &headers)?;
     let form = form?;
     let browser = Browser::of(&web, &headers);
+    if browser.is_new {
+        return Err(PageError::form_of_another_browser());
+    }
     let sealed = form.get("ticket").unwrap_or_default();
     let ticket = Ticket::open(&web, Some(sealed)).await?;
     let mut pending = match pending(&web, &headers, ticket).await? {

@@ -154,6 +154,16 @@ impl PageError {
         )
     }
 
+    /// For a form that one browser got and another sends.
+    pub fn form_of_another_browser() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "Refused",
+            "This form came from another browser",
+            "It was not made for this browser, or the browser has lost its cookies, so nothing was done. Go to the app and start there.",
+        )
+    }
+
     pub fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

@@ -220,7 +220,11 @@ on_both_databases! {
         let before = provider.row_counts().await;
         let stolen = bob.submit(&page, &[("decision", "allow")]).await;
         assert_eq!((stolen.status, stolen.header("location")), (StatusCode::FORBIDDEN, None));
+        // One that we have never seen, and one that is not signed in.
         let mut stranger = provider.browser();
+        let stolen = stranger.submit(&page, &[("decision", "allow")]).await;
+        assert_eq!((stolen.status, stolen.header("location")), (StatusCode::FORBIDDEN, None));
+        open(&mut stranger, &url).await;
         let stolen = stranger.submit(&page, &[("decision", "allow")]).await;
         assert!(is_sign_in(&stranger.follow(stolen).await));
         assert_eq!(provider.row_counts().await, before);
