@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Sure;
 use super::output::{self, Format};
-use super::progress::during;
+use super::progress::{READING, during};
 use super::user;
 use crate::account::api_keys::{self, Minted};
 use crate::account::audit;
@@ -102,7 +102,8 @@ pub async fn run(command: ApiKeyCommand, app: &App, format: Format) -> anyhow::R
                 (None, Some(id)) => Some(Owner::Partner(partner_id(app, &id).await?)),
                 (None, None) => None,
             };
-            let keys = app.store.api_keys(owner.as_ref(), after.map(ApiKeyId::new).as_ref(), limit).await?;
+            let after = after.map(ApiKeyId::new);
+            let keys = during(READING, app.store.api_keys(owner.as_ref(), after.as_ref(), limit)).await?;
             let items: Vec<Value> = keys.iter().map(|key| describe(key, app.now())).collect();
             output::list(format, &["id", "name", "owner", "scopes", "status", "expires_at", "last_used_at"], &items);
             output::more(&items, limit, "id");
@@ -114,7 +115,8 @@ pub async fn run(command: ApiKeyCommand, app: &App, format: Format) -> anyhow::R
             if overlap == Span::ZERO {
                 sure.ask(&format!("End key {kid} (`{}`) at once?", old.record.name))?;
             }
-            let rotated = api_keys::rotate(app, &old.record, overlap, &audit::operator(app)).await;
+            let author = audit::operator(app);
+            let rotated = during("rotating", api_keys::rotate(app, &old.record, overlap, &author)).await;
             let minted = rotated.with_context(|| format!("`{kid}` was not rotated"))?;
             print(format, &minted);
             Ok(())
@@ -145,9 +147,12 @@ async fn create(app: &App, args: CreateArgs, format: Format) -> anyhow::Result<(
     let minted = match (args.user, args.partner) {
         (Some(name), _) => {
             let user = user::find(app, &name).await?;
-            api_keys::mint_for_user(app, &user, wish, None, &author).await?
+            during("creating", api_keys::mint_for_user(app, &user, wish, None, &author)).await?
         }
-        (None, Some(id)) => api_keys::mint_for_partner(app, &partner_id(app, &id).await?, wish, &author).await?,
+        (None, Some(id)) => {
+            let partner = partner_id(app, &id).await?;
+            during("creating", api_keys::mint_for_partner(app, &partner, wish, &author)).await?
+        }
         (None, None) => bail!("say whose key it is with --user or --partner"),
     };
     print(format, &minted);

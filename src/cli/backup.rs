@@ -171,11 +171,13 @@ fn variables() -> Vec<String> {
 }
 
 fn restore_steps(target: &Path, database: &Path) -> Vec<String> {
+    let directory = database.parent().unwrap_or(Path::new(".")).display();
     let (target, database) = (target.display(), database.display());
     vec![
         "Stop every process of Keyward on this database.".to_owned(),
         format!("rm -f '{database}-wal' '{database}-shm'"),
-        format!("cp -p '{target}' '{database}'    (owned by the user that Keyward runs as)"),
+        // As root: for the user that Keyward runs as, who is the directory's.
+        format!("cp -p '{target}' '{database}' && chown --reference='{directory}' '{database}'"),
         "Put the master key, the configuration and its files back in their places, and start Keyward.".to_owned(),
     ]
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Sure;
 use super::output::{self, Format};
-use super::progress::during;
+use super::progress::{READING, during};
 use crate::account::declared::{check_client, new_client_secret};
 use crate::account::{clients, signing_keys};
 use crate::app::App;
@@ -41,8 +41,10 @@ pub enum ClientCommand {
         #[command(flatten)]
         metadata: MetadataArgs,
         /// Switch the app off, or on again.
-        #[arg(long, value_name = "BOOL")]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
         disabled: Option<bool>,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Make a new secret; the old ones live for the overlap.
     RotateSecret {
@@ -225,7 +227,7 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
     match command {
         ClientCommand::Create { client_id, metadata } => create(app, format, client_id, metadata).await,
         ClientCommand::List => {
-            let items: Vec<Value> = app.store.clients().await?.iter().map(describe).collect();
+            let items: Vec<Value> = during(READING, app.store.clients()).await?.iter().map(describe).collect();
             output::list(format, &["client_id", "client_name", "grant_types", "scope", "status"], &items);
             Ok(())
         }
@@ -233,7 +235,12 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
             output::object(format, &describe(&find(app, &client_id).await?));
             Ok(())
         }
-        ClientCommand::Update { client_id, metadata, disabled } => {
+        ClientCommand::Update { client_id, metadata, disabled, sure } => {
+            if disabled == Some(true) {
+                sure.ask(&format!(
+                    "Switch {client_id} off? Its people's tokens and keys are refused until it is on again."
+                ))?;
+            }
             update(app, format, &client_id, metadata, disabled).await
         }
         ClientCommand::RotateSecret { client_id, overlap, sure } => {
@@ -249,7 +256,7 @@ pub async fn run(command: ClientCommand, app: &App, format: Format) -> anyhow::R
             let people = app.store.partner_users(&record.client.id, Filter::default(), None, 1).await?;
             ensure!(
                 people.is_empty(),
-                "`{client_id}` has people of its own, who would be nobody's: `keyward client update {client_id} --disabled` \
+                "`{client_id}` has people of its own, who would be nobody's: `keyward client update {client_id} --disabled true` \
                  switches all of them off; to forget them, delete them first (`keyward user delete`)"
             );
             sure.ask(&format!("Delete client {client_id} with all its grants and consents?"))?;
@@ -277,7 +284,7 @@ async fn create(app: &App, format: Format, client_id: Option<String>, metadata: 
         created_at: now,
     };
     let mut shown = describe(&record);
-    match clients::create(app, record).await {
+    match during("creating", clients::create(app, record)).await {
         Err(StoreError::Conflict(_)) => bail!("the id `{client_id}` is taken; ids are never given twice"),
         other => other?,
     }
@@ -320,13 +327,13 @@ async fn changed(
     change: impl FnOnce(ClientRecord) -> anyhow::Result<ClientRecord> + Send + 'static,
 ) -> anyhow::Result<ClientRecord> {
     let by_hand = |record| change(ClientRecord { declared: false, ..record });
-    let outcome = clients::change(app, &ClientId::new(client_id), by_hand).await?;
+    let outcome = during("changing", clients::change(app, &ClientId::new(client_id), by_hand)).await?;
     outcome.with_context(|| unknown(client_id))?
 }
 
 /// The client may be the first that wants its algorithm.
 async fn make_wanted_keys(app: &App) -> anyhow::Result<()> {
-    let made = signing_keys::maintain(app).await;
+    let made = during("making keys", signing_keys::maintain(app)).await;
     made.context("the client is stored, but the signing keys could not be looked after; a running server tries again")
 }
 

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, Format};
+use super::progress::{READING, during};
 use super::user;
 use crate::app::App;
 use crate::protocol::ids::{ClientId, UserId};
@@ -115,7 +116,7 @@ async fn list(app: &App, format: Format, args: ListArgs) -> anyhow::Result<()> {
         until: args.until.map(|at| at.resolve(now)),
         before,
     };
-    let events = app.store.events(&filter, args.limit).await?;
+    let events = during(READING, app.store.events(&filter, args.limit)).await?;
     let items: Vec<Value> = events.into_iter().map(|event| describe(event, format)).collect();
     output::list(format, &["at", "kind", "user", "client_id", "address", "detail", "id"], &items);
     output::earlier(&items, args.limit, "id");

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Sure;
 use super::output::{self, Format};
+use super::progress::during;
 use crate::account::signing_keys;
 use crate::app::App;
 use crate::crypto::pem;
@@ -96,7 +97,7 @@ pub async fn run(command: KeyCommand, app: &App, format: Format) -> anyhow::Resu
                 ensure!(sound, "a kid has 1 to 255 visible ASCII characters");
                 pair = pair.named(kid);
             }
-            let added = signing_keys::import(app, pair, at_once).await?;
+            let added = during("importing", signing_keys::import(app, pair, at_once)).await?;
             let mut shown = describe(&added, &app.store.signing_keys().await?, &signing_keys::policy(app).await?, app);
             shown["note"] = if added.active_from > app.now() { note_published().into() } else { NOTE_AT_ONCE.into() };
             output::object(format, &shown);
@@ -127,7 +128,11 @@ async fn list(app: &App, format: Format, all: bool) -> anyhow::Result<()> {
     let policy = signing_keys::policy(app).await?;
     let shown = keys.iter().filter(|key| all || key.retired_at.is_none());
     let items: Vec<Value> = shown.map(|key| describe(key, &keys, &policy, app)).collect();
-    output::list(format, &["kid", "alg", "state", "created_at", "active_from", "retires_at"], &items);
+    let mut columns = vec!["kid", "alg", "state", "created_at", "active_from", "retires_at"];
+    if all {
+        columns.push("retired_at");
+    }
+    output::list(format, &columns, &items);
     Ok(())
 }
 
@@ -137,7 +142,7 @@ async fn rotate(app: &App, format: Format, algs: Vec<SigningAlg>, at_once: bool)
     let algs = if algs.is_empty() { SigningAlg::ALL.iter().copied().filter(known).collect() } else { algs };
     let mut made = Vec::new();
     for alg in algs {
-        made.push(signing_keys::rotate(app, alg, at_once).await?);
+        made.push(during("making a key", signing_keys::rotate(app, alg, at_once)).await?);
     }
     let keys = app.store.signing_keys().await?;
     let policy = signing_keys::policy(app).await?;
@@ -166,7 +171,7 @@ async fn retire(app: &App, format: Format, kid: &str, sure: &Sure) -> anyhow::Re
     let breaks = consequences(life::state(key, &keys, now));
     eprintln!("{}", breaks.join("\n"));
     sure.ask(&format!("Retire {kid} now?"))?;
-    let Retirement { retired, was_active, successor } = signing_keys::retire(app, kid).await?;
+    let Retirement { retired, was_active, successor } = during("retiring", signing_keys::retire(app, kid)).await?;
     output::object(
         format,
         &json!({
@@ -202,7 +207,7 @@ fn consequences(state: State) -> Vec<String> {
 
 async fn rekey(app: &App, format: Format, new: Option<PathBuf>, sure: &Sure) -> anyhow::Result<()> {
     sure.ask("Seal the database under a new master key? Older backups keep needing the old one.")?;
-    let done = signing_keys::rekey(app, new).await?;
+    let done = during("sealing anew", signing_keys::rekey(app, new)).await?;
     let (path, old) = (done.path.display().to_string(), done.old.map(|old| old.display().to_string()));
     let next = match &old {
         Some(_) => vec![

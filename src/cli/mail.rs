@@ -5,7 +5,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::output::{self, Format};
-use super::progress::during;
+use super::progress::{READING, during};
 use crate::ambient::{Clock as _, SystemClock, SystemRng, random_bytes};
 use crate::app::App;
 use crate::config::Config;
@@ -97,7 +97,8 @@ pub async fn run(command: MailCommand, app: &App, format: Format) -> anyhow::Res
     match command {
         MailCommand::Test { to } => test(&app.config, &to, format).await,
         MailCommand::List { state, limit, after } => {
-            let mails = app.store.mails(state.map(State::stored), after.as_deref(), limit).await?;
+            let reading = app.store.mails(state.map(State::stored), after.as_deref(), limit);
+            let mails = during(READING, reading).await?;
             let items: Vec<Value> = mails.iter().map(describe).collect();
             let columns = ["id", "kind", "state", "to", "partner", "attempts", "created_at", "due_at", "last_error"];
             output::list(format, &columns, &items);

@@ -11,6 +11,9 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(120);
 
+/// What a list does meanwhile.
+pub const READING: &str = "reading";
+
 /// Stands on the screen until it is dropped.
 pub struct Progress {
     bar: ProgressBar,

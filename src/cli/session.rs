@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Sure;
 use super::output::{self, Format};
-use super::progress::during;
+use super::progress::{READING, during};
 use super::user;
 use crate::account::sessions;
 use crate::app::App;
@@ -77,7 +77,8 @@ async fn list(
     };
     let after = after.map(SessionId::new);
     let idle = app.config.sessions.idle;
-    let sessions = app.store.sessions(user.as_ref(), after.as_ref(), limit, idle, app.now()).await?;
+    let reading = app.store.sessions(user.as_ref(), after.as_ref(), limit, idle, app.now());
+    let sessions = during(READING, reading).await?;
     let items: Vec<Value> = sessions.iter().map(describe).collect();
     let columns = ["sid", "user", "auth_time", "created_at", "last_seen_at", "expires_at"];
     output::list(format, &columns, &items);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Sure;
 use super::import;
 use super::output::{self, Format};
-use super::progress::during;
+use super::progress::{READING, during};
 use crate::account::declared::{Profile, create_user, hash_new_password, labels};
 use crate::account::{audit, people};
 use crate::app::App;
@@ -81,6 +81,8 @@ pub enum UserCommand {
         /// Read the password from standard input (the default).
         #[arg(long, conflicts_with = "password_file")]
         password_stdin: bool,
+        #[command(flatten)]
+        sure: Sure,
     },
     /// Switch a person's account off; signs them out everywhere.
     Disable {
@@ -125,12 +127,13 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
                 (false, None) => None,
             };
             let profile = Profile { username, email, email_verified, claims: members, roles, groups };
-            let id = create_user(app, profile, password, &audit::operator(app)).await?;
+            let id = during("creating", create_user(app, profile, password, &audit::operator(app))).await?;
             show(app, format, &id).await
         }
         UserCommand::List { limit, after } => {
             let after = after.map(UserId::new);
-            let items: Vec<Value> = app.store.users(after.as_ref(), limit).await?.iter().map(describe).collect();
+            let items: Vec<Value> =
+                during(READING, app.store.users(after.as_ref(), limit)).await?.iter().map(describe).collect();
             output::list(format, &["id", "username", "email", "name", "status"], &items);
             output::more(&items, limit, "id");
             Ok(())
@@ -140,25 +143,26 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
             Ok(())
         }
         UserCommand::Import(args) => import::run(args, app, format).await,
-        UserCommand::SetPassword { name_or_id, password_file, password_stdin: _ } => {
+        UserCommand::SetPassword { name_or_id, password_file, password_stdin: _, sure } => {
             let user = find(app, &name_or_id).await?;
+            sure.ask(&format!("Set another password for {name_or_id}, and sign them out everywhere?"))?;
             let password = match password_file {
                 Some(path) => super::secret_from_file("the password", &path)?,
                 None => super::secret_from_stdin("the password")?,
             };
-            let hash = hash_new_password(app, password).await?;
+            let hash = during("hashing", hash_new_password(app, password)).await?;
             during("signing out", people::set_password(app, &user.id, hash)).await?;
             output::object(format, &json!({ "password_set": name_or_id, "note": "signed out everywhere" }));
             Ok(())
         }
         UserCommand::SetRoles { name_or_id, roles } => {
             let user = find(app, &name_or_id).await?;
-            people::set_roles(app, &user.id, labels(roles)?).await?;
+            during("changing", people::set_roles(app, &user.id, labels(roles)?)).await?;
             show(app, format, &user.id).await
         }
         UserCommand::SetGroups { name_or_id, groups } => {
             let user = find(app, &name_or_id).await?;
-            people::set_groups(app, &user.id, labels(groups)?).await?;
+            during("changing", people::set_groups(app, &user.id, labels(groups)?)).await?;
             show(app, format, &user.id).await
         }
         UserCommand::Disable { name_or_id, sure } => {
@@ -169,7 +173,7 @@ pub async fn run(command: UserCommand, app: &App, format: Format) -> anyhow::Res
         }
         UserCommand::Enable { name_or_id } => {
             let user = find(app, &name_or_id).await?;
-            people::set_enabled(app, &user.id, true).await?;
+            during("switching on", people::set_enabled(app, &user.id, true)).await?;
             show(app, format, &user.id).await
         }
         UserCommand::Delete { name_or_id, sure } => {

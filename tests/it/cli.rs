@@ -48,6 +48,27 @@ async fn tokens(site: &Site, browser: &mut Browser, scope: &str) -> TokenAnswer 
     answer
 }
 
+mod progress {
+    use super::*;
+
+    /// Another process prepares the database for as long as the test likes.
+    #[tokio::test]
+    async fn whoever_waits_at_a_terminal_sees_for_what() {
+        let site = Site::new("");
+        site.run(&["migrate"]).await.ok();
+        let lock = std::fs::File::options().write(true).open(site.path("data/keyward.db.lock")).expect("the lock");
+        lock.lock().expect("held");
+        let watched = site.start_on_a_terminal(&["user", "list"], "");
+        let unwatched = Running::start(site.command(&["user", "list", "--output", "json"]), "");
+        let waiting = "opening the database";
+        wait_for("the progress", async || watched.stdout().contains(waiting).then_some(())).await;
+        drop(lock);
+        watched.wait().await.ok();
+        let ran = unwatched.wait().await.ok();
+        assert!(ran.stdout.trim() == "[]" && !ran.stderr.contains(waiting), "{ran:?}");
+    }
+}
+
 mod asking {
     use super::*;
 
@@ -63,9 +84,11 @@ mod asking {
         let signing = text(&site.json(&["key", "rotate"]).await[0], "kid").to_owned();
         let before = everything(&site).await;
 
-        let destructive: [&[&str]; 11] = [
+        let destructive: [&[&str]; 13] = [
             &["user", "disable", "bob"],
             &["user", "delete", "bob"],
+            &["user", "set-password", "bob", "--password-file", "keyward.toml"],
+            &["client", "update", "job", "--disabled"],
             &["session", "revoke", "--user", "bob"],
             &["session", "revoke", "a-session"],
             &["client", "rotate-secret", "job", "--overlap", "0s"],

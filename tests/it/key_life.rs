@@ -438,6 +438,9 @@ async fn a_running_server_follows_the_command_line() {
     })
     .await;
     assert!(!has(stolen).await && has(&next).await);
+    let (living, all) = (site.run(&["key", "list"]).await.ok(), site.run(&["key", "list", "--all"]).await.ok());
+    assert!(!living.stdout.contains(stolen) && !living.stdout.contains("RETIRED_AT"), "{living:?}");
+    assert!(all.stdout.contains(stolen) && all.stdout.contains("RETIRED_AT"), "{all:?}");
     site.run(&["key", "retire", stolen, "--yes"]).await.refused(&["retired before"]);
     site.run(&["key", "retire", "nobody", "--yes"]).await.refused(&["key list"]);
 

@@ -292,10 +292,14 @@ name = "Alice Archer"
 
     /// Runs a command on a terminal, whose keys are these; it shows both outputs as one, [`Ran::stdout`].
     pub async fn run_on_a_terminal(&self, args: &[&str], keys: &str) -> Ran {
+        self.start_on_a_terminal(args, keys).wait().await
+    }
+
+    pub fn start_on_a_terminal(&self, args: &[&str], keys: &str) -> Running {
         let words = [PROGRAM].iter().chain(args).map(|word| format!("'{word}'"));
         let mut script = in_dir(self.dir.path(), "script");
         script.args(["--quiet", "--return", "--command", &words.collect::<Vec<_>>().join(" "), "/dev/null"]);
-        Running::start(script, keys).wait().await
+        Running::start(script, keys)
     }
 
     /// Runs a command that has to go well, and reads its JSON.
