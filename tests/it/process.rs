@@ -863,6 +863,8 @@ async fn nothing_secret_is_logged(backend: Backend, format: &str) {
     // Mistakes that leave a line in the log: a token in the URL, a broken ticket, a page without its form token.
     let leaked = refreshed.text("access_token");
     browser.get(&format!("/userinfo?access_token={leaked}")).await;
+    let misplaced = browser.post(&format!("/token?client_id=web&client_secret={SITE_SECRET}"), &redeem).await;
+    assert_eq!(misplaced.status, 400, "{}", misplaced.body);
     browser.get(&format!("/login?ticket={ticket}x")).await;
     let evil = format!(
         "/authorize?client_id=web&response_type=code&scope=openid&redirect_uri=https://evil.test/cb&code={code}"

@@ -108,13 +108,18 @@ fn with(header: &Value, more: Value) -> Value {
 async fn access_token_is_believed(provider: &Provider, token: &str) -> bool {
     let at_userinfo = provider.userinfo(token).await.status == 200;
     let posted = provider.browser().post("/userinfo", &[("access_token", token)]).await.status == 200;
+    let bearer = format!("Bearer {token}");
+    let bearer = [("authorization", bearer.as_str())];
+    let at_gateway = provider.browser().send(Method::GET, "/forward-auth/required", None, &bearer).await.status == 200;
+    let at_api = provider.browser().send(Method::GET, "/v1/me", None, &bearer).await.status == 200;
     let answer = provider.introspect("first", token).await;
     let at_introspection = answer["active"] == true;
     assert!(at_introspection || answer == json!({"active": false}), "{answer}");
     let before = provider.row_counts().await;
     assert_eq!(provider.call("first", "/revoke", &[("token", token)]).await.status, 200);
     let revoked = provider.row_counts().await != before;
-    assert_eq!([at_userinfo, posted, at_introspection, revoked], [at_userinfo; 4], "{token}");
+    let believed = [at_userinfo, posted, at_gateway, at_api, at_introspection, revoked];
+    assert_eq!(believed, [at_userinfo; 6], "{token}");
     at_userinfo
 }
 
@@ -334,7 +339,7 @@ on_both_databases! {
         genuine.only_plain_ones_count(&provider, &key, &forgeries).await;
     }
 
-    /// That a retired key is refused is shown in `tests/it/keys.rs`.
+    /// That a retired key is refused is shown in `tests/it/key_life.rs`.
     async fn attack_71_published_keys_have_public_members_alone(provider: Provider) {
         let page = provider.browser().get("/jwks").await;
         let document = page.json();

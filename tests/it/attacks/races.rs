@@ -316,6 +316,17 @@ async fn operate(provider: &Provider, what: &str) {
     }
 }
 
+/// A client is switched off or on at one door at once, and at the other within a second.
+async fn other_door_says(doors: &Doors, error: &str) {
+    for client_id in ["first", "spa"] {
+        wait_for("the other door", async || {
+            let answer = doors.refresh(1, client_id, "x").await;
+            (answer.error() == error).then_some(())
+        })
+        .await;
+    }
+}
+
 on_both_databases! {
     async fn attack_39_fifty_redemptions_at_once_give_one_answer_and_end_the_grant(provider: Provider) {
         let doors = Doors::of(&provider).await;
@@ -382,19 +393,16 @@ on_both_databases! {
             Box::new(move || {
                 Box::pin(async move {
                     operate(provider, "client off").await;
-                    // Here at once, at the other door within a second.
-                    for client_id in ["first", "spa"] {
-                        wait_for("the other door", async || {
-                            let answer = doors.refresh(1, client_id, "x").await;
-                            (answer.error() == "invalid_client").then_some(())
-                        })
-                        .await;
-                    }
+                    other_door_says(doors, "invalid_client").await;
                 })
             })
         };
-        refreshes_against(&doors, 6, end, async || operate(&provider, "client on").await).await;
-        redemption_against(&doors, 6, end, async || operate(&provider, "client on").await).await;
+        let again = async || {
+            operate(&provider, "client on").await;
+            other_door_says(&doors, "invalid_grant").await;
+        };
+        refreshes_against(&doors, 6, end, again).await;
+        redemption_against(&doors, 6, end, again).await;
         let alive = Granted::tokens(&doors, "first", "openid").await;
         assert_eq!(doors.userinfo(0, &alive.tokens.text("access_token")).await.status, 200);
     }

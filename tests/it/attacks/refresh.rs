@@ -1,9 +1,7 @@
 //! Refresh tokens: reused, stolen, mistaken for something else, outliving their cause. Many at once stand in
 //! `races.rs`.
 
-use keyward::crypto::refresh::RefreshToken;
 use keyward::crypto::secret::Secret;
-use keyward::protocol::ids::GrantId;
 use keyward::protocol::time::Span;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -83,10 +81,6 @@ on_both_databases! {
             elsewhere.store.poll_changes().await.expect("polled");
             doors.call(door, "spa", "/token", &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
         };
-        let remembered = |token: &str| {
-            let id = GrantId::new(RefreshToken::parse(token).expect("one of ours").grant_id);
-            provider.app.store.remembered_grant(&id).is_some()
-        };
         let chain = async |begin: String, doors: &[usize]| {
             let mut tokens = vec![begin];
             for door in doors {
@@ -94,7 +88,7 @@ on_both_databases! {
                 assert_eq!(answer.status, 200, "{}", answer.body);
                 tokens.push(answer.text("refresh_token"));
             }
-            assert!(remembered(&tokens[0]));
+            assert!(provider.remembers(&tokens[0]));
             tokens
         };
         let begin = async || provider.spa_tokens().await.text("refresh_token");
@@ -131,7 +125,7 @@ on_both_databases! {
         assert_eq!(after.text("scope"), "openid offline_access");
         assert!(elsewhere.store.delete_user(alice.clone(), told()).await.expect("deleted"));
         assert_eq!(refresh(0, &after.text("refresh_token")).await.error(), "invalid_grant");
-        assert!(!remembered(&after.text("refresh_token")));
+        assert!(!provider.remembers(&after.text("refresh_token")));
     }
 
     async fn attack_76_a_refresh_token_is_worth_nothing_to_another_client(provider: Provider) {
@@ -251,7 +245,8 @@ on_both_databases! {
     async fn attack_81_an_attempt_that_fails_uses_up_nothing(provider: Provider) {
         let always = "[tokens]\nrefresh_token_rotation = \"always\"\n";
         let provider = Provider::start_with(provider.backend(), "https://id.test", always).await;
-        let token = provider.tokens("openid offline_access").await.text("refresh_token");
+        let first = provider.tokens("openid offline_access").await.text("refresh_token");
+        let token = provider.refresh("first", &first).await.text("refresh_token");
         let grant = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
         let before = provider.row_counts().await;
         for (status, fields) in [
@@ -275,6 +270,7 @@ on_both_databases! {
         let_writes_fail(&provider, true).await;
         for _ in 0..2 {
             let answer = provider.refresh("first", &token).await;
+            assert!(provider.remembers(&token));
             assert_eq!((answer.status, answer.error()), (503, "temporarily_unavailable"), "{}", answer.body);
             assert!(answer.body.get("refresh_token").is_none() && answer.body.get("access_token").is_none());
         }

@@ -3,14 +3,32 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use keyward::app::App;
 use tokio::sync::Barrier;
 use tower::ServiceExt as _;
 
 use super::browser::{Browser, Page};
 use super::provider::{CALLBACK, Provider, TokenAnswer, authorize, authorize_url_for, call, spa_fields, spa_url};
+
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+/// Looks for changes as the jobs of a process do, as long as the app is there: without that, nothing is remembered for
+/// longer than a second.
+fn keep_polling(app: &Arc<App>) {
+    let app = Arc::downgrade(app);
+    tokio::spawn(async move {
+        while let Some(app) = app.upgrade() {
+            // One that fails is what the next request sees as well.
+            let _ = app.store.poll_changes().await;
+            drop(app);
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    });
+}
 
 #[derive(Clone)]
 pub struct Doors {
@@ -25,7 +43,10 @@ impl Doors {
 
     /// Two of them, in this process.
     pub async fn of(provider: &Provider) -> Self {
-        let (_, second) = provider.second().await;
+        let (elsewhere, second) = provider.second().await;
+        for app in [&provider.app, &elsewhere] {
+            keep_polling(app);
+        }
         Self::new(vec![provider.router.clone(), second], &provider.issuer)
     }
 

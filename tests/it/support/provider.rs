@@ -13,9 +13,10 @@ use keyward::ambient::{Clock, SystemRng};
 use keyward::app::App;
 use keyward::config::{Sources, load};
 use keyward::crypto::api_key::ApiKey;
+use keyward::crypto::refresh::RefreshToken;
 use keyward::http::{Web, router};
 use keyward::protocol::api_key::Wish;
-use keyward::protocol::ids::{ClientId, UserId};
+use keyward::protocol::ids::{ClientId, GrantId, UserId};
 use keyward::protocol::time::{Span, Timestamp};
 use keyward::protocol::user::LoginName;
 use keyward::store::clients::ClientRecord;
@@ -412,7 +413,15 @@ impl Provider {
     }
 
     pub async fn refresh(&self, client_id: &str, token: &str) -> TokenAnswer {
+        // As the jobs do all the time; without it nothing is remembered for longer than a second.
+        self.app.store.poll_changes().await.expect("polled");
         self.token(client_id, &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    }
+
+    /// Whether the next refresh by this token may go by what is remembered of its grant.
+    pub fn remembers(&self, token: &str) -> bool {
+        let id = GrantId::new(RefreshToken::parse(token).expect("one of ours").grant_id);
+        self.app.store.remembered_grant(&id).is_some()
     }
 
     pub async fn userinfo(&self, token: &str) -> Page {
