@@ -2,6 +2,7 @@
 
 use keyward::account::api_keys::mint_for_partner;
 use keyward::protocol::api_key::Wish;
+use keyward::protocol::client::RefreshTokenRotation;
 use keyward::protocol::ids::{ClientId, UserId};
 use serde_json::{Value, json};
 
@@ -206,13 +207,18 @@ on_both_databases! {
         assert_eq!(tokens.status, 200, "{}", tokens.body);
         let access = tokens.text("access_token");
         assert_eq!(provider.bearer("GET", "/v1/me", &access).await.status, 200);
+        // Tokens that rotate are the ones whose grant is remembered.
+        let rotate = Some(RefreshTokenRotation::Always);
+        provider.change_client("platform", |record| record.client.metadata.refresh_token_rotation = rotate).await;
+        let rotated = provider.refresh("platform", &tokens.text("refresh_token")).await.text("refresh_token");
+        assert!(provider.remembers(&rotated));
         provider.set_client_disabled("acme", true).await;
         for credential in [&key, &access] {
             assert_eq!(provider.bearer("GET", "/v1/me", credential).await.status, 401);
         }
-        let refreshed = provider.refresh("platform", &tokens.text("refresh_token")).await;
-        assert_eq!(refreshed.error(), "invalid_grant");
+        assert_eq!(provider.refresh("platform", &rotated).await.error(), "invalid_grant");
         provider.set_client_disabled("acme", false).await;
+        assert_eq!(provider.refresh("platform", &rotated).await.status, 200, "it was not used up");
         assert_eq!(provider.bearer("GET", "/v1/me", &key).await.status, 200);
     }
 }
