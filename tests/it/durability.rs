@@ -71,13 +71,14 @@ impl Dice {
 }
 
 /// The whole was no idle exercise: everybody was told something, and some were interrupted.
-fn was_under_load(crowd: &Crowd, least: usize) {
+fn was_under_load(crowd: &Crowd, interruptions: usize) {
     let counts = crowd.counts();
     println!("{counts:?}");
     for (what, count) in &counts {
-        assert!(count.told >= least, "only {} {what}", count.told);
+        assert!(count.told >= interruptions, "only {} {what}", count.told);
     }
-    assert!(counts.iter().map(|(_, count)| count.untold).sum::<usize>() >= least, "{counts:?}");
+    // An interruption may come while nobody waits, but most do not.
+    assert!(counts.iter().map(|(_, count)| count.untold).sum::<usize>() >= interruptions / 2, "{counts:?}");
 }
 
 mod kill {

@@ -121,10 +121,10 @@ async fn converse(
     }
 }
 
-/// What went wrong on a connection. Most of it is the network; but a head that is refused got an answer that no other
-/// line tells of.
+/// What went wrong on a connection. Most of it is the network, or somebody who does not speak HTTP; but a head that is too
+/// large may be that of a person with many cookies, whose answer no other line tells of.
 fn tell(error: &(dyn Error + 'static), peer: Option<SocketAddr>) {
-    let refused = error.downcast_ref::<hyper::Error>().filter(|error| error.is_parse());
+    let refused = error.downcast_ref::<hyper::Error>().filter(|error| error.is_parse_too_large());
     match refused {
         Some(error) => tracing::warn!(%error, ?peer, "request refused"),
         None => tracing::debug!(error, ?peer, "connection ended"),
