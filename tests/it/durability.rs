@@ -70,15 +70,14 @@ impl Dice {
     }
 }
 
-/// The whole was no idle exercise: everybody was told something, and some were interrupted.
-fn was_under_load(crowd: &Crowd, interruptions: usize) {
+/// The whole was no idle exercise: everybody was told so much, and so many were interrupted.
+fn was_under_load(crowd: &Crowd, told: usize, interrupted: usize) {
     let counts = crowd.counts();
     println!("{counts:?}");
     for (what, count) in &counts {
-        assert!(count.told >= interruptions, "only {} {what}", count.told);
+        assert!(count.told >= told, "only {} {what}", count.told);
     }
-    // An interruption may come while nobody waits, but most do not.
-    assert!(counts.iter().map(|(_, count)| count.untold).sum::<usize>() >= interruptions / 2, "{counts:?}");
+    assert!(counts.iter().map(|(_, count)| count.untold).sum::<usize>() >= interrupted, "{counts:?}");
 }
 
 mod kill {
@@ -139,7 +138,7 @@ mod kill {
             crowd.check(&Wire::to(&site)).await;
         }
         crowd.look_back(&Wire::to(&site)).await;
-        was_under_load(&crowd, ROUNDS);
+        was_under_load(&crowd, ROUNDS, ROUNDS);
 
         let listed = site.json(&["client", "list"]).await.to_string();
         assert!(!makers.made.is_empty());
@@ -194,7 +193,8 @@ mod kill {
             crowd.check(&wire).await;
         }
         crowd.look_back(&wire).await;
-        was_under_load(&crowd, CRASHES);
+        // Most of those whom a crash meets wait for a new connection instead of being told of it.
+        was_under_load(&crowd, CRASHES, CRASHES / 2);
         running.terminate().await.ok();
     }
 }
